@@ -1,0 +1,126 @@
+/* What a backend is: a table of functions; and what a call of an operator is.
+ * kernels/cpu and kernels/cuda each fill one table. */
+#ifndef LK_CORE_BACKEND_H
+#define LK_CORE_BACKEND_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "tensor.h"
+
+typedef enum lk_op {
+#define OP(name, results, inputs, attributes, gradient) LK_OP_##name,
+#include "ops.def"
+#undef OP
+  LK_OP_COUNT
+} lk_op;
+
+typedef enum lk_format {
+#define FORMAT(name, word, code, scale, block, per_tensor) LK_FORMAT_##name,
+#include "format.def"
+#undef FORMAT
+  LK_FORMAT_COUNT
+} lk_format;
+
+typedef struct lk_format_info {
+  const char *word;
+  lk_dtype code, scale;
+  int64_t block;  /* default values per scale; 0: the whole tensor */
+  bool per_tensor;
+} lk_format_info;
+extern const lk_format_info lk_formats[LK_FORMAT_COUNT];
+
+typedef struct lk_attr {
+#define ATTR(name, type, ctype) ctype name;
+#include "attr.def"
+#undef ATTR
+} lk_attr;
+
+enum { LK_MAX_RESULTS = 4, LK_MAX_INPUTS = 6 };
+
+/* One call of an operator: results, inputs and attributes in the order of its
+ * entry in ops.def. An absent optional tensor has rank -1 (lk_absent).
+ * `scratch` holds at least the bytes its rule asked for, 64-byte aligned,
+ * contents undefined. */
+typedef struct lk_call {
+  lk_op op;
+  lk_tensor out[LK_MAX_RESULTS];
+  lk_tensor in[LK_MAX_INPUTS];
+  lk_attr attr;
+  void *scratch;
+} lk_call;
+
+#define LK_ABSENT ((lk_tensor){.shape = {.rank = -1}})
+static inline bool lk_present(const lk_tensor *t) { return t->shape.rank >= 0; }
+
+/* u32 fields of a `clock` tensor. */
+enum {
+  LK_CLOCK_SEED_LOW, LK_CLOCK_SEED_HIGH,
+  LK_CLOCK_STEP,          /* optimizer step, from 0 */
+  LK_CLOCK_MICRO,         /* micro-batch within the step, from 0 */
+  LK_CLOCK = 4
+};
+
+/* f32 fields of a `control` tensor. The host writes the first group before a
+ * step, operators write the second. */
+enum {
+  LK_CONTROL_RATE,           /* the schedule's factor on every lr */
+  LK_CONTROL_LOSS_SCALE,
+  LK_CONTROL_CLIP,           /* largest norm; infinity: no clipping */
+  LK_CONTROL_BIAS1,          /* 1 - beta1^t of AdamW (beta per group: see */
+  LK_CONTROL_BIAS2,          /* optimizer.c), 1 - beta2^t */
+  LK_CONTROL_MUON_FACTOR,    /* clip factor from the step before */
+  LK_CONTROL_STEP,           /* t, from 1 */
+  LK_CONTROL_NORM,           /* of this step's gradient */
+  LK_CONTROL_FACTOR,         /* min(1, clip / norm) */
+  LK_CONTROL_FINITE,         /* 1; 0 stops all updates of the step */
+  LK_CONTROL = 16
+};
+
+/* What a plan must know of a device without touching it. Compiled for every
+ * backend on every machine, so that a laptop predicts a GPU to the byte. */
+typedef struct lk_profile {
+  const char *backend;      /* "cpu", "cuda" */
+  int lanes;                /* threads that work in an operator at once */
+  int64_t alignment;        /* of every buffer in an arena, bytes */
+  int64_t head_chunk_bytes; /* about how large a chunk of logits is */
+  int64_t workspace;        /* bytes a library holds while the context lives */
+  lk_dtype compute;         /* what layers multiply with: f32, bf16 */
+} lk_profile;
+
+typedef struct lk_context lk_context;
+
+typedef lk_status (*lk_kernel)(lk_context *context, const lk_call *call);
+
+typedef struct lk_device_info {
+  char name[128];           /* "AMD EPYC …", "NVIDIA H200" */
+  int64_t memory, free;     /* bytes */
+  char capability[16];      /* "avx2", "9.0" */
+} lk_device_info;
+
+typedef struct lk_backend {
+  const char *name;
+  int (*device_count)(void);
+  lk_status (*device_info)(int device, lk_device_info *info, lk_error *error);
+  /* Set context->state and what the context needs; undo. */
+  lk_status (*open)(lk_context *context, int device);
+  void (*close)(lk_context *context);
+  void *(*allocate)(void *context, int64_t bytes);
+  void (*release)(void *context, void *data, int64_t bytes);
+  lk_status (*upload)(lk_context *context, void *device, const void *host,
+                      int64_t bytes);
+  lk_status (*download)(lk_context *context, void *host, const void *device,
+                        int64_t bytes);
+  lk_status (*copy)(lk_context *context, void *to, const void *from,
+                    int64_t bytes);
+  lk_status (*zero)(lk_context *context, void *data, int64_t bytes);
+  lk_status (*synchronize)(lk_context *context);
+  lk_kernel kernels[LK_OP_COUNT];
+} lk_backend;
+
+const lk_backend *lk_cpu_backend(void);
+
+/* The profile of "cpu" (this machine's lanes) or "cuda"; NULL if unknown. */
+const lk_profile *lk_profile_find(const char *backend);
+
+#endif
