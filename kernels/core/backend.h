@@ -67,10 +67,8 @@ enum {
   LK_CONTROL_RATE,           /* the schedule's factor on every lr */
   LK_CONTROL_LOSS_SCALE,
   LK_CONTROL_CLIP,           /* largest norm; infinity: no clipping */
-  LK_CONTROL_BIAS1,          /* 1 - beta1^t of AdamW (beta per group: see */
-  LK_CONTROL_BIAS2,          /* optimizer.c), 1 - beta2^t */
   LK_CONTROL_MUON_FACTOR,    /* clip factor from the step before */
-  LK_CONTROL_STEP,           /* t, from 1 */
+  LK_CONTROL_STEP,           /* t, from 1; AdamW: 1 - beta^t in double */
   LK_CONTROL_NORM,           /* of this step's gradient */
   LK_CONTROL_FACTOR,         /* min(1, clip / norm) */
   LK_CONTROL_FINITE,         /* 1; 0 stops all updates of the step */
