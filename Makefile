@@ -1,41 +1,220 @@
-# llmhost: build, tests, set-up. `make help` lists the targets.
-VARIANT ?= release
-BUILD   := build/$(VARIANT)
-CC      ?= gcc
-CFLAGS_release := -O2 -g
-CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer
-CFLAGS_tsan    := -O1 -g -fsanitize=thread
-PKGS    := lua5.4 openblas libpcre2-8
-CFLAGS  := -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -fPIC \
-           -ffp-contract=off -fno-math-errno -pthread $(CFLAGS_$(VARIANT)) \
-           $(shell pkg-config --cflags $(PKGS))
-LDLIBS  := $(shell pkg-config --libs $(PKGS)) -lm -ldl -pthread
-LDFLAGS := -rdynamic $(filter -fsanitize%,$(CFLAGS_$(VARIANT)))
+# llmhost: build, tests, set-up, install. `make help` lists the targets.
 
-SOURCES := $(filter-out host/main.c,$(wildcard kernels/base/*.c kernels/core/*.c \
-  kernels/graph/*.c host/*.c host/bind/*.c host/sys/*.c host/text/*.c) \
-  $(wildcard kernels/cpu/cpu.c))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
-LEVELS  := $(if $(filter x86_64,$(shell uname -m)),v1 v3 v4,base)
+# --- settings: override on the command line, `make VARIANT=asan` -----------
+VARIANT  ?= release#   release debug asan tsan: each in build/VARIANT
+PREFIX   ?= /usr/local
+DESTDIR  ?=
+JOBS     ?= $(shell nproc 2>/dev/null || echo 1)
+GPU_ARCH ?= all#       all, native, or compute capabilities: "80 90"
+BLAS     ?=#           a pkg-config module to prefer: BLAS=blis make configure
+ARGS     ?=#           passed on by sweep and bench: ARGS="train.minutes=1"
+T        ?=#           test: only the programs whose names contain these words
+V        ?=#           V=1 shows the commands
+ifeq ($(origin CC),default)
+  CC := $(if $(shell command -v gcc),gcc,cc)
+endif
+
+BUILD  := build/$(VARIANT)
+CONFIG := build/config.mk
+Q      := $(if $(strip $(V)),,@)
+export CC BLAS
+
+CFLAGS_release := -O2 -g
+CFLAGS_debug   := -O0 -g3
+CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer \
+                  -fno-sanitize-recover=undefined
+CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes
+# A warning fails CI; a user's newer compiler may still warn.
+WERROR   := $(if $(CI),$(if $(filter release,$(VARIANT)),-Werror))
+
+# --- what this machine has (tests/packages, found by .ci/setup) ------------
+# Goals that must work before anything is installed do without it.
+BARE := help deps clean lint test test-long prove sweep uninstall configure
+ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
+  include $(CONFIG)
+endif
+
+CFLAGS  := -std=gnu11 $(WARNINGS) $(WERROR) -fPIC -pthread -ffp-contract=off \
+           -fno-math-errno $(CFLAGS_$(VARIANT)) $(CONFIG_CFLAGS)
+LDFLAGS := -rdynamic -pthread $(filter -fsanitize%,$(CFLAGS_$(VARIANT)))
+LDLIBS  := -Wl,--as-needed $(CONFIG_LIBS) -lm -ldl
+
+# The CPU backend's loops (the .c files that level.c includes) are compiled
+# once for each instruction-set level and chosen at run time.
+LEVELS   := $(if $(filter x86_64,$(shell uname -m)),v1 v3 v4,base)
 MARCH_v1 := -march=x86-64
 MARCH_v3 := -march=x86-64-v3
 MARCH_v4 := -march=x86-64-v4 -mprefer-vector-width=512
-OBJECTS += $(if $(wildcard kernels/cpu/level.c),$(LEVELS:%=$(BUILD)/kernels/cpu/level.%.o))
+LEVEL    := $(wildcard kernels/cpu/level.c)
+LEVELED  := $(LEVEL) $(if $(LEVEL),$(addprefix kernels/cpu/,$(shell \
+  awk -F '"' '/include "[^"]*[.]c"/ { print $$2 }' $(LEVEL))))
 
-all: build/llmhost
-build/llmhost: $(BUILD)/llmhost
-	@ln -sf $(VARIANT)/llmhost $@
+# CUDA: the architectures that both we and this nvcc know; newest also as PTX.
+CUDA_OURS := 80 86 89 90 100 120
+CUDA_ALL  := $(filter $(CUDA_KNOWN),$(CUDA_OURS))
+CUDA_WANT := $(if $(filter all,$(GPU_ARCH)),$(CUDA_ALL),$(GPU_ARCH))
+CUDA_CODE = $(foreach a,$(CUDA_WANT:90=90a),\
+  -gencode arch=compute_$a,code=sm_$a) \
+  -gencode arch=compute_$(lastword $(CUDA_WANT)),code=compute_$(lastword \
+  $(CUDA_WANT))
+NVCCFLAGS = -std=c++17 -O3 -lineinfo -fmad=false -Xcompiler -fPIC,-Wall \
+  $(if $(filter native,$(GPU_ARCH)),-arch=native,$(CUDA_CODE))
+
+# --- what there is to build ------------------------------------------------
+SOURCES := $(filter-out host/main.c $(LEVELED),$(wildcard kernels/*/*.c \
+             host/*.c host/*/*.c))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) \
+           $(if $(LEVEL),$(LEVELS:%=$(BUILD)/kernels/cpu/level.%.o))
+PROGRAM := $(if $(wildcard host/main.c),$(BUILD)/llmhost \
+             $(if $(filter release,$(VARIANT)),build/llmhost))
+CHART   := $(if $(HAVE_PLOT),$(if $(HAVE_STB),$(if $(wildcard plots/*.c),\
+             $(BUILD)/chart.so)))
+CUDA    := $(if $(HAVE_CUDA),$(if $(wildcard kernels/cuda/*.cu),\
+             $(BUILD)/llmhost_cuda.so))
+# Files of tests/c without a main() are linked to every test.
+TESTS_C := $(wildcard tests/c/*.c)
+HELPERS := $(if $(TESTS_C),$(shell grep -L '^int main\>' $(TESTS_C)))
+C_TESTS := $(patsubst tests/c/%.c,$(BUILD)/tests/%,\
+             $(filter tests/c/test_%,$(filter-out $(HELPERS),$(TESTS_C))))
+
+all: $(PROGRAM) $(CHART) $(CUDA) ## Build build/llmhost (the default)
+
+# Objects depend on the flags they were compiled with: a file that changes
+# only when the flags do.
+FLAGS := $(strip $(CC) $(CFLAGS) $(LDFLAGS) $(LDLIBS))
+ifneq ($(CONFIG_LIBS),)
+  $(shell mkdir -p $(BUILD))
+  ifneq ($(FLAGS),$(file <$(BUILD)/flags))
+    $(file >$(BUILD)/flags,$(FLAGS))
+  endif
+  ifneq ($(strip $(NVCCFLAGS)),$(file <$(BUILD)/flags.cuda))
+    $(file >$(BUILD)/flags.cuda,$(strip $(NVCCFLAGS)))
+  endif
+endif
+
+$(CONFIG): Makefile tests/packages .ci/setup
+	@.ci/setup configure $@
+
+build/llmhost: build/release/llmhost
+	@ln -sfn release/llmhost $@
+	@echo "built $@"
+
 $(BUILD)/llmhost: $(OBJECTS) $(BUILD)/host/main.o
-	$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
-$(BUILD)/%.o: %.c
+	@echo "  link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+$(BUILD)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
-$(BUILD)/kernels/cpu/level.%.o: kernels/cpu/level.c
+	@echo "  cc    $<"
+	$(Q)$(CC) $(CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/kernels/cpu/level.%.o: kernels/cpu/level.c $(BUILD)/flags
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) -O3 $(MARCH_$*) -DLK_CPU_LEVEL=$* -MMD -MP -c -o $@ $<
-# C tests: tests/c/NAME.c -> build/VARIANT/tests/NAME
-$(BUILD)/tests/%: tests/c/%.c $(OBJECTS)
+	@echo "  cc    $< ($*)"
+	$(Q)$(CC) $(CFLAGS) -O3 $(MARCH_$*) -DLK_CPU_LEVEL=$* -MMD -MP -c -o $@ $<
+
+# The chart module keeps its names to itself: only luaopen_* is visible.
+CHART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard plots/*.c))
+$(BUILD)/chart.so: $(CHART_OBJECTS)
+	@echo "  link  $@"
+	@echo '{ global: luaopen_*; local: *; };' >$(BUILD)/module.map
+	$(Q)$(CC) -shared $(filter -fsanitize%,$(LDFLAGS)) -o $@ $^ \
+	  -Wl,--version-script=$(BUILD)/module.map -lplot -lm
+
+CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu))
+$(BUILD)/llmhost_cuda.so: $(CUDA_OBJECTS)
+	@echo "  link  $@"
+	$(Q)$(HAVE_CUDA) -shared -o $@ $^ -lcublasLt -lcublas
+
+$(BUILD)/%.cu.o: %.cu $(BUILD)/flags.cuda
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS) $(LDFLAGS) -MMD -MP -o $@ $^ $(LDLIBS)
+	@echo "  nvcc  $< ($(strip $(GPU_ARCH)): $(CUDA_WANT))"
+	$(Q)$(HAVE_CUDA) $(NVCCFLAGS) -ccbin $(CC) -MMD -MP -c -o $@ $<
+
+# tests/c/NAME.c -> build/VARIANT/tests/NAME
+$(BUILD)/tests/%: $(BUILD)/tests/c/%.o $(HELPERS:%.c=$(BUILD)/%.o) $(OBJECTS)
+	@echo "  link  $@"
+	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
+
+c-tests: $(C_TESTS)
+
+# --- set-up ----------------------------------------------------------------
+deps: ## Install what is missing; OPTIONAL=1 takes the optional parts too
+	@.ci/setup install build plots test $(if $(OPTIONAL),optional)
+
+configure: ## Look again at what this machine has
+	@.ci/setup configure $(CONFIG)
+
+sweep: ## Install what is missing, build, run the sweep of 16 experiments
+	@.ci/setup install build plots
+	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@build/llmhost experiments/sweep.lua $(ARGS)
+
+# --- checks ----------------------------------------------------------------
+# C tests run a second time under the address and undefined-behaviour
+# sanitizers.
+RUN_TESTS = tests/run --variant $(VARIANT) \
+  $(if $(filter release,$(VARIANT)),--sanitized asan)
+
+test: build-tests ## Install what is missing, build, run the tests (T=name)
+	@$(RUN_TESTS) $(T)
+
+test-long: build-tests ## The tests, fault campaigns, all GPU architectures
+	@$(MAKE) --no-print-directory -j$(JOBS) GPU_ARCH=all all
+	@$(RUN_TESTS) --tier test --tier long $(T)
+
+prove: build-tests ## The statistics: seeds, perplexity gaps (hours)
+	@tests/run --variant $(VARIANT) --tier prove --limit 86400 $(T)
+
+build-tests:
+	@.ci/setup install build plots test
+	@$(MAKE) --no-print-directory -j$(JOBS) all c-tests
+	$(if $(filter release,$(VARIANT)),\
+	  @$(MAKE) --no-print-directory -j$(JOBS) VARIANT=asan c-tests)
+
+lint: ## luacheck over every Lua file; a warning is an error
+	@luacheck --quiet lua experiments plots tests
+
+bench: all ## Tokens per second, share of the attainable, profile
+	@build/llmhost experiments/bench.lua $(ARGS)
+
+asan tsan debug: ## Build that variant in build/<variant>
+	@$(MAKE) --no-print-directory VARIANT=$@ all
+
+# --- install ---------------------------------------------------------------
+SHARE := $(DESTDIR)$(PREFIX)/share/llmhost
+LIB   := $(DESTDIR)$(PREFIX)/lib/llmhost
+DOC   := $(DESTDIR)$(PREFIX)/share/doc/llmhost
+
+install: all ## Install below DESTDIR and PREFIX (/usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin $(LIB) $(DOC)
+	install $(BUILD)/llmhost $(DESTDIR)$(PREFIX)/bin/llmhost
+	$(if $(CHART)$(CUDA),install -m 644 $(CHART) $(CUDA) $(LIB))
+	find lua experiments plots -name '*.lua' -exec install -D -m 644 {} \
+	  $(SHARE)/{} \;
+	install -m 644 $(wildcard README.md LICENSE) $(DOC)
+
+uninstall: ## Remove what install put there
+	rm -rf $(SHARE) $(LIB) $(DOC) $(DESTDIR)$(PREFIX)/bin/llmhost
+
+# --- the rest --------------------------------------------------------------
+compile_commands.json: $(SOURCES) Makefile ## For editors
+	@for f in $(SOURCES) host/main.c $(wildcard plots/*.c); do \
+	  printf '{"directory":"%s","file":"%s","command":"%s"},\n' \
+	    "$(CURDIR)" "$$f" '$(subst ",\\",$(CC) $(CFLAGS)) -c '"$$f"; \
+	done | sed '1s/^/[/; $$s/,$$/]/' >$@
+
+clean: ## Remove everything that was built
+	rm -rf build compile_commands.json
+
+help: ## This list
+	@echo "make [TARGET] [VARIANT=release|debug|asan|tsan] [V=1]"
+	@sed -n 's/^\([a-z][a-z. _-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | \
+	  awk -F '\t' '{ printf "  %-22s %s\n", $$1, $$2 }'
+
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all
+
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all c-tests build-tests $(BARE) bench asan tsan debug install
