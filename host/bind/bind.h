@@ -5,6 +5,7 @@
 
 #include <lua.h>
 #include <lauxlib.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,12 @@ int lh_raise_error(lua_State *L, const lk_error *error)
 int lh_world_error(lua_State *L, const lk_error *error);
 /* Raise unless `status` is LK_OK. */
 void lh_check(lua_State *L, lk_status status, const lk_error *error);
+/* Raise an error object with any code word and message. */
+int lh_raise_text(lua_State *L, const char *code, const char *message)
+    __attribute__((noreturn));
+/* Registry field: the folder that holds lua/ and experiments/ (no slash at its
+ * end). Chunks below its lua/ and plots/ are the library's; unset, none is. */
+#define LH_ROOT_FIELD "llmhost.root"
 
 /* --- option tables ----------------------------------------------------- */
 typedef enum lh_type {
@@ -73,6 +80,8 @@ typedef struct lh_function {
  * registry field "llmhost.docs"[module] = array of {name, signature, doc,
  * options = {{name, type, doc}…}}. */
 void lh_register(lua_State *L, const char *module, const lh_function *list);
+/* Only the second half: record the documentation. */
+void lh_document(lua_State *L, const char *module, const lh_function *list);
 
 /* --- classes ------------------------------------------------------------
  * Userdata is pushed closed (zeroed) and only then opened, so that a raise in
@@ -84,19 +93,30 @@ typedef struct lh_class {
   void (*close)(void *object);      /* release; called at most once */
 } lh_class;
 
-/* Create the class's metatable (once per state). */
+/* Create the class's metatable (once per state), and record the methods under
+ * the class's name. An `__index` in the list finds the table of methods in its
+ * upvalue 1; without one that table is the __index. */
 void lh_class_new(lua_State *L, const lh_class *class_);
-/* Push a zeroed object of `size` bytes with the class's metatable. */
+/* Push a zeroed object of `size` bytes with the class's metatable and one user
+ * value (lua_setiuservalue) for a Lua value it must keep alive. */
 void *lh_object_new(lua_State *L, const lh_class *class_, size_t size);
 /* The object at `index`, or raise "expected gpu.tensor, got …"; raises on a
  * closed object, too. */
 void *lh_object_check(lua_State *L, int index, const lh_class *class_);
-/* The object at `index`, or NULL when it is something else. */
+/* The object at `index`, or NULL when it is something else or closed. */
 void *lh_object_test(lua_State *L, int index, const lh_class *class_);
+/* Push a box: *box is free()d when it is collected, so that memory is not lost
+ * when a push to Lua raises. Free it earlier by hand and set *box to NULL. */
+void **lh_box_new(lua_State *L);
 
-/* Table field readers for required positional arguments etc. */
+/* The integer at `index`; raises "<what> must be from 1 to 8, got 9". */
 int64_t lh_check_integer(lua_State *L, int index, const char *what,
                          int64_t least, int64_t most);
+
+/* The value at `index` as an error message shows it: strings quoted and cut,
+ * numbers and booleans as they are, everything else by its type's name. Pushes
+ * the text, valid while it is on the stack. */
+const char *lh_show(lua_State *L, int index);
 
 /* Parse "24GB", "1.5GiB", "512MB", "1000" (bytes); false if malformed. */
 int lh_parse_size(const char *text, int64_t *bytes);
