@@ -58,7 +58,7 @@ CUDA_CODE = $(foreach a,$(CUDA_WANT:90=90a),\
   -gencode arch=compute_$a,code=sm_$a) \
   -gencode arch=compute_$(lastword $(CUDA_WANT)),code=compute_$(lastword \
   $(CUDA_WANT))
-NVCCFLAGS = -std=c++17 -O3 -lineinfo -fmad=false -Xcompiler -fPIC,-Wall \
+NVCCFLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-Wall \
   $(if $(filter native,$(GPU_ARCH)),-arch=native,$(CUDA_CODE))
 
 # --- what there is to build ------------------------------------------------
@@ -72,11 +72,14 @@ CHART   := $(if $(HAVE_PLOT),$(if $(HAVE_STB),$(if $(wildcard plots/*.c),\
              $(BUILD)/chart.so)))
 CUDA    := $(if $(HAVE_CUDA),$(if $(wildcard kernels/cuda/*.cu),\
              $(BUILD)/llmhost_cuda.so))
-# Files of tests/c without a main() are linked to every test.
+# A test's tier is its name's first word. Files of tests/c without a main()
+# are linked to every test.
+TIERS   := test
 TESTS_C := $(wildcard tests/c/*.c)
 HELPERS := $(if $(TESTS_C),$(shell grep -L '^int main\>' $(TESTS_C)))
+MAINS   := $(filter $(foreach t,$(TIERS),tests/c/$t_%),$(TESTS_C))
 C_TESTS := $(patsubst tests/c/%.c,$(BUILD)/tests/%,\
-             $(filter tests/c/test_%,$(filter-out $(HELPERS),$(TESTS_C))))
+             $(filter-out $(HELPERS),$(MAINS)))
 
 all: $(PROGRAM) $(CHART) $(CUDA) ## Build build/llmhost (the default)
 
@@ -160,18 +163,22 @@ RUN_TESTS = tests/run --variant $(VARIANT) \
 test: build-tests ## Install what is missing, build, run the tests (T=name)
 	@$(RUN_TESTS) $(T)
 
+# Fault campaigns and every GPU architecture come on top.
+test-long: TIERS := test long
 test-long: build-tests ## The tests, fault campaigns, all GPU architectures
+	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=asan all
 	@$(MAKE) --no-print-directory -j$(JOBS) GPU_ARCH=all all
-	@$(RUN_TESTS) --tier test --tier long $(T)
+	@$(RUN_TESTS) --sanitized-lua --tier test --tier long $(T)
 
+prove: TIERS := test prove
 prove: build-tests ## The statistics: seeds, perplexity gaps (hours)
 	@tests/run --variant $(VARIANT) --tier prove --limit 86400 $(T)
 
 build-tests:
 	@.ci/setup install build plots test
-	@$(MAKE) --no-print-directory -j$(JOBS) all c-tests
-	$(if $(filter release,$(VARIANT)),\
-	  @$(MAKE) --no-print-directory -j$(JOBS) VARIANT=asan c-tests)
+	@$(MAKE) --no-print-directory -j$(JOBS) TIERS="$(TIERS)" all c-tests
+	$(if $(filter release,$(VARIANT)),@$(MAKE) --no-print-directory \
+	  -j$(JOBS) VARIANT=asan TIERS="$(TIERS)" c-tests)
 
 lint: ## luacheck over every Lua file; a warning is an error
 	@luacheck --quiet lua experiments plots tests
