@@ -35,6 +35,13 @@ const lk_backend *lk_backend_find(const char *name);
 /* The n-th known backend, from 0; NULL past the last. */
 const lk_backend *lk_backend_at(int n);
 
+/* Threads that the CPU backend uses: LLMHOST_THREADS, else the processors
+ * online; read once. */
+int lk_threads(void);
+
+/* A call of `op` with every tensor absent and every attribute zero. */
+lk_call lk_call_new(lk_op op);
+
 /* What an operator's entry in ops.def says, taken apart. */
 typedef struct lk_role {
   char name[16];

@@ -1,0 +1,162 @@
+/* Scratch of operators: bytes that a call needs beside its tensors. */
+#include "scratch.h"
+
+#include <string.h>
+
+static bool is_cpu(const lk_profile *profile) {
+  return strcmp(profile->backend, "cpu") == 0;
+}
+
+static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static int64_t pieces(int64_t n) {
+  return (n + LK_SUM_PIECE - 1) / LK_SUM_PIECE;
+}
+
+static int64_t columns(const lk_tensor *t) {
+  return t->shape.rank > 0 ? t->shape.dim[t->shape.rank - 1] : 1;
+}
+
+/* One double a piece of a sum: only sums over contiguous values are cut. */
+int64_t lk_scratch_sum(const lk_profile *profile, const lk_call *call) {
+  (void)profile;
+  const lk_tensor *x = &call->in[0];
+  int64_t reduced = lk_tensor_count(x) / lk_tensor_count(&call->out[0]);
+  return lk_tensor_count(&call->out[0]) * pieces(reduced) * 8;
+}
+
+int64_t lk_scratch_mean(const lk_profile *profile, const lk_call *call) {
+  return lk_scratch_sum(profile, call);
+}
+
+/* Two f32 intermediates, each at most x over the first reduced dimension that
+ * is larger than 1, and the pieces of a sum. */
+int64_t lk_scratch_sum_to(const lk_profile *profile, const lk_call *call) {
+  (void)profile;
+  const lk_tensor *x = &call->in[0], *y = &call->out[0];
+  int64_t n = lk_tensor_count(x);
+  int64_t rest = n;
+  int offset = x->shape.rank - y->shape.rank;
+  for (int i = 0; i < x->shape.rank && rest == n; i++)
+    if (i < offset || y->shape.dim[i - offset] == 1)
+      rest = n / x->shape.dim[i];
+  return rest * 4 * 2 + (rest + pieces(n)) * 8;
+}
+
+/* The CPU adds a product to bf16 through an f32 copy of it. */
+int64_t lk_scratch_matmul(const lk_profile *profile, const lk_call *call) {
+  const lk_tensor *y = &call->out[0];
+  if (!is_cpu(profile) || y->dtype == LK_F32) return 0;
+  return lk_tensor_count(y) * 4;
+}
+
+/* One row of f32 a part. */
+static int64_t row_parts_bytes(const lk_tensor *x, int64_t width) {
+  int64_t rows = lk_tensor_count(x) / columns(x);
+  return lk_row_parts(rows) * width * 4;
+}
+
+int64_t lk_scratch_bias_backward(const lk_profile *profile,
+                                 const lk_call *call) {
+  (void)profile;
+  return row_parts_bytes(&call->in[0], columns(&call->in[0]));
+}
+
+/* Positions sorted by id: one count a row of the table, one index a row. */
+int64_t lk_scratch_embed_backward(const lk_profile *profile,
+                                  const lk_call *call) {
+  (void)profile;
+  return (call->out[0].shape.dim[0] + 1) * 4 +
+         lk_tensor_count(&call->in[1]) * 4;
+}
+
+int64_t lk_scratch_rmsnorm_backward(const lk_profile *profile,
+                                    const lk_call *call) {
+  (void)profile;
+  return row_parts_bytes(&call->in[0], columns(&call->in[0]));
+}
+
+int64_t lk_scratch_head_norm_backward(const lk_profile *profile,
+                                      const lk_call *call) {
+  (void)profile;
+  return row_parts_bytes(&call->in[0], 2 * call->attr.width);
+}
+
+/* A lane of the CPU holds 128 x 128 probabilities and some 128-row blocks. */
+int64_t lk_scratch_attention(const lk_profile *profile, const lk_call *call) {
+  if (!is_cpu(profile)) return 0;
+  return (int64_t)profile->lanes * (2 * 128 * 128 + 4 * 128 * call->attr.width +
+                                    1024) * 4;
+}
+
+/* delta [B, H, T] = rowsum(do · o), and a lane's blocks on the CPU; dq in f32
+ * on CUDA. */
+int64_t lk_scratch_attention_backward(const lk_profile *profile,
+                                      const lk_call *call) {
+  const lk_attr *a = &call->attr;
+  int64_t delta = a->batch * a->heads * a->seq * 4;
+  if (!is_cpu(profile)) return delta * (1 + a->width);
+  return delta + (int64_t)profile->lanes *
+                     (3 * 128 * 128 + 8 * 128 * a->width + 1024) * 4;
+}
+
+static int64_t logits_bytes(const lk_call *call) {
+  const lk_tensor *x = &call->in[0], *w = &call->in[1];
+  int64_t rows = smaller(call->attr.chunk, x->shape.dim[0]);
+  return lk_dtype_bytes(x->dtype, rows * w->shape.dim[0]);
+}
+
+int64_t lk_scratch_head_loss(const lk_profile *profile, const lk_call *call) {
+  (void)profile;
+  return logits_bytes(call);
+}
+
+int64_t lk_scratch_head_loss_train(const lk_profile *profile,
+                                   const lk_call *call) {
+  (void)profile;
+  return logits_bytes(call);
+}
+
+int64_t lk_scratch_metrics(const lk_profile *profile, const lk_call *call) {
+  (void)profile;
+  return pieces(lk_tensor_count(&call->in[0])) * 16;
+}
+
+int64_t lk_scratch_sum_squares(const lk_profile *profile,
+                               const lk_call *call) {
+  (void)profile;
+  return pieces(lk_tensor_count(&call->in[0])) * 8;
+}
+
+/* For k matrices of r x c (r <= c): x, xx' and its polynomial; on the CPU in
+ * f32 with one stripe of columns a lane, on CUDA in u's dtype with a second
+ * x. */
+int64_t lk_scratch_newton_schulz(const lk_profile *profile,
+                                 const lk_call *call) {
+  const lk_shape *s = &call->in[0].shape;
+  int64_t rows = s->dim[s->rank - 2], cols = s->dim[s->rank - 1];
+  int64_t k = lk_tensor_count(&call->in[0]) / (rows * cols);
+  int64_t r = smaller(rows, cols), c = rows + cols - r;
+  if (is_cpu(profile))
+    return (k * (r * c + 2 * r * r) +
+            (int64_t)profile->lanes * r * LK_NS_COLUMNS) * 4;
+  return k * lk_dtype_bytes(call->in[0].dtype, 2 * r * c + 2 * r * r) +
+         k * 4;
+}
+
+/* CUDA keeps partial maxima for formats with a tensor-wide scale. */
+int64_t lk_scratch_quantize(const lk_profile *profile, const lk_call *call) {
+  (void)call;
+  return is_cpu(profile) ? 0 : 1024 * 4;
+}
+
+static int64_t (*const functions[LK_OP_COUNT])(const lk_profile *,
+                                               const lk_call *) = {
+#define LK_SCRATCH_ENTRY(op) [LK_OP_##op] = lk_scratch_##op,
+    LK_SCRATCH_OPS(LK_SCRATCH_ENTRY)
+#undef LK_SCRATCH_ENTRY
+};
+
+int64_t lk_scratch(const lk_profile *profile, const lk_call *call) {
+  return functions[call->op] != NULL ? functions[call->op](profile, call) : 0;
+}

@@ -1,0 +1,51 @@
+/* Scratch of operators: bytes that a call needs beside its tensors, by
+ * profile. The rule asks for them, the kernel uses them; both call these. */
+#ifndef LK_CORE_SCRATCH_H
+#define LK_CORE_SCRATCH_H
+
+#include "context.h"
+
+/* Every operator that needs scratch, with the function that says how much;
+ * `call` has passed its rule. */
+#define LK_SCRATCH_OPS(SCRATCH) \
+  SCRATCH(sum)                  \
+  SCRATCH(mean)                 \
+  SCRATCH(sum_to)               \
+  SCRATCH(matmul)               \
+  SCRATCH(bias_backward)        \
+  SCRATCH(embed_backward)       \
+  SCRATCH(rmsnorm_backward)     \
+  SCRATCH(head_norm_backward)   \
+  SCRATCH(attention)            \
+  SCRATCH(attention_backward)   \
+  SCRATCH(head_loss)            \
+  SCRATCH(head_loss_train)      \
+  SCRATCH(metrics)              \
+  SCRATCH(sum_squares)          \
+  SCRATCH(newton_schulz)        \
+  SCRATCH(quantize)
+
+#define LK_SCRATCH_DECLARE(op) \
+  int64_t lk_scratch_##op(const lk_profile *profile, const lk_call *call);
+LK_SCRATCH_OPS(LK_SCRATCH_DECLARE)
+#undef LK_SCRATCH_DECLARE
+
+/* The bytes of any call; 0 for operators not listed. */
+int64_t lk_scratch(const lk_profile *profile, const lk_call *call);
+
+/* Sums run over pieces of this many values, each summed on its own and then
+ * added in order, whatever the thread count. */
+enum { LK_SUM_PIECE = 8192 };
+
+/* Work that reduces over rows is cut into this many parts at most; part p of
+ * P owns rows [p·N/P, (p + 1)·N/P). Never a function of the thread count. */
+enum { LK_ROW_PARTS = 16 };
+static inline int64_t lk_row_parts(int64_t rows) {
+  int64_t parts = (rows + 31) / 32;
+  return parts < LK_ROW_PARTS ? parts : LK_ROW_PARTS;
+}
+
+/* Tiles of the CPU's Newton-Schulz: columns that are replaced at a time. */
+enum { LK_NS_COLUMNS = 256 };
+
+#endif
