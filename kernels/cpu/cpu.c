@@ -13,7 +13,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* --- instruction-set levels ------------------------------------------------ */
+/* --- instruction-set levels --------------------------------------------- */
 
 typedef struct level {
   const char *name, *isa;
@@ -68,12 +68,11 @@ const lk_kernel *cpu_level_kernels(const char *name) {
   return found ? found->kernels : NULL;
 }
 
-/* --- thread pool ------------------------------------------------------------ */
+/* --- thread pool -------------------------------------------------------- */
 
 /* A job is `count` parts. `remaining` is claimed down by compare-and-swap;
  * who claims a part may read the job's fields, which the caller rewrites only
- * after every part is done. A worker that sleeps through a job misses nothing.
- */
+ * after every part is done. A worker may sleep through a job. */
 struct cpu_pool {
   int threads; /* beside the caller */
   pthread_t *thread;
@@ -217,7 +216,7 @@ void cpu_parallel(lk_context *context, int64_t count, cpu_body body,
   }
 }
 
-/* --- memory ------------------------------------------------------------------- */
+/* --- memory ------------------------------------------------------------- */
 
 enum { HUGE_PAGE = 2 << 20, LINE = 64 };
 
@@ -256,7 +255,7 @@ static void zero_part(void *opaque, int64_t index, int lane) {
   (void)lane;
   const zero_state *s = opaque;
   int64_t first = index * ZERO_PART;
-  memset(s->data + first, 0, (size_t)cpu_min(ZERO_PART, s->bytes - first));
+  memset(s->data + first, 0, (size_t)cpu_smaller(ZERO_PART, s->bytes - first));
 }
 
 static lk_status cpu_zero(lk_context *context, void *data, int64_t bytes) {
@@ -270,7 +269,7 @@ static lk_status cpu_synchronize(lk_context *context) {
   return LK_OK;
 }
 
-/* --- provider -------------------------------------------------------------- */
+/* --- provider ----------------------------------------------------------- */
 
 /* OpenBLAS's switch; absent in other CBLAS libraries. */
 extern void openblas_set_num_threads(int count) __attribute__((weak));
@@ -286,7 +285,7 @@ static void cblas_product(bool transpose_a, bool transpose_b, int m, int n,
 
 static const cpu_provider cblas_provider = {"cblas", cblas_product};
 
-/* --- device and context ------------------------------------------------------ */
+/* --- device and context ------------------------------------------------- */
 
 static lk_backend backend;
 static const level *chosen;
