@@ -1,0 +1,166 @@
+/* Random draws a row at a time, and the operators that are nothing else:
+ * dropout, randn. Draws are those of base/rng.h, bit for bit. */
+#include "../base/rng.h"
+#include "cpu.h"
+#include "vector.h"
+
+/* Who drops: the counters of one operator call, from its clock and p. */
+typedef struct draw_source {
+  uint64_t seed;
+  uint32_t stream, step, threshold;
+  float factor;     /* 1 / (1 − p), of what is kept */
+  uint64_t micro;   /* micro-batch within the step */
+} draw_source;
+
+enum { DRAW_TILE = 1024, DRAW_GROUP = 16 };
+
+/* Room for the draws of DRAW_TILE elements, wherever the first one falls. */
+typedef struct draw_buffer {
+  uint32_t word[(DRAW_TILE / 8 + 1 + DRAW_GROUP) * 4];
+} draw_buffer;
+
+/* p = 0 (no clock) gives a source that keeps everything. */
+static draw_source draw_open(const lk_tensor *clock, const lk_attr *attr) {
+  draw_source s = {.stream = (uint32_t)attr->stream, .factor = 1.0f};
+  if (attr->p <= 0 || !lk_present(clock)) return s;
+  const uint32_t *c = clock->data;
+  s.seed = (uint64_t)c[LK_CLOCK_SEED_HIGH] << 32 | c[LK_CLOCK_SEED_LOW];
+  s.step = c[LK_CLOCK_STEP];
+  s.micro = c[LK_CLOCK_MICRO];
+  s.threshold = lk_dropout_threshold(attr->p);
+  s.factor = (float)(1.0 / (1.0 - attr->p));
+  return s;
+}
+
+/* DRAW_GROUP counters at once, lane by lane lk_philox: words [lane][4]. */
+static void draw_group(const draw_source *s, uint64_t block, uint32_t *word) {
+  uint32_t c0[DRAW_GROUP], c1[DRAW_GROUP], c2[DRAW_GROUP], c3[DRAW_GROUP];
+  for (int l = 0; l < DRAW_GROUP; l++) {
+    c0[l] = (uint32_t)(block + (uint64_t)l);
+    c1[l] = (uint32_t)((block + (uint64_t)l) >> 32);
+    c2[l] = s->stream;
+    c3[l] = s->step;
+  }
+  uint32_t k0 = (uint32_t)s->seed, k1 = (uint32_t)(s->seed >> 32);
+  for (int round = 0; round < 10; round++) {
+    for (int l = 0; l < DRAW_GROUP; l++) {
+      uint64_t p0 = (uint64_t)0xD2511F53u * c0[l];
+      uint64_t p1 = (uint64_t)0xCD9E8D57u * c2[l];
+      c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
+      c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+      c1[l] = (uint32_t)p1;
+      c3[l] = (uint32_t)p0;
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  for (int l = 0; l < DRAW_GROUP; l++) {
+    word[4 * l] = c0[l];
+    word[4 * l + 1] = c1[l];
+    word[4 * l + 2] = c2[l];
+    word[4 * l + 3] = c3[l];
+  }
+}
+
+/* The draws of `count` <= DRAW_TILE elements from `element` on, in order. */
+static const uint16_t *draw_row(const draw_source *s, uint64_t element,
+                                int64_t count, draw_buffer *buffer) {
+  uint64_t first = element / 8, last = (element + (uint64_t)count - 1) / 8;
+  uint32_t *word = buffer->word;
+  for (uint64_t b = first; b <= last; b += DRAW_GROUP, word += 4 * DRAW_GROUP)
+    draw_group(s, b, word);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+  for (uint32_t *w = buffer->word; w < word; w++) *w = *w << 16 | *w >> 16;
+#endif
+  return (const uint16_t *)(const void *)buffer->word + element % 8;
+}
+
+/* y = dropout(x) (+ base, when given) over n elements from `element` on. All
+ * three rows may be the same memory. */
+static void drop_row(const draw_source *s, uint64_t element, const float *x,
+                     const float *base, float *y, int64_t n) {
+  draw_buffer buffer;
+  const float factor = s->factor;
+  const uint32_t threshold = s->threshold;
+  for (int64_t i = 0; i < n; i += DRAW_TILE) {
+    int64_t m = cpu_smaller(DRAW_TILE, n - i);
+    const uint16_t *d = draw_row(s, element + (uint64_t)i, m, &buffer);
+    const float *xi = x + i, *bi = base + (base ? i : 0);
+    float *yi = y + i;
+#pragma GCC ivdep
+    for (int64_t j = 0; j < m; j++) {
+      float kept = d[j] >= threshold ? xi[j] * factor : 0.0f;
+      yi[j] = base ? bi[j] + kept : kept;
+    }
+  }
+}
+
+/* --- operators ------------------------------------------------------------- */
+
+enum { RANDOM_PART = 16384 };
+
+typedef struct dropout_state {
+  draw_source source;
+  const float *x;
+  float *y;
+  int64_t count;
+} dropout_state;
+
+static void dropout_part(void *opaque, int64_t index, int lane) {
+  (void)lane;
+  const dropout_state *s = opaque;
+  int64_t first = index * RANDOM_PART;
+  int64_t n = cpu_smaller(RANDOM_PART, s->count - first);
+  uint64_t element = s->source.micro * (uint64_t)s->count + (uint64_t)first;
+  if (s->source.threshold)
+    drop_row(&s->source, element, s->x + first, NULL, s->y + first, n);
+  else if (s->y != s->x)
+    memcpy(s->y + first, s->x + first, (size_t)n * sizeof(float));
+}
+
+static lk_status cpu_dropout(lk_context *context, const lk_call *call) {
+  LK_TRY(cpu_need_f32(context, call));
+  dropout_state state = {draw_open(&call->in[1], &call->attr),
+                         call->in[0].data, call->out[0].data,
+                         lk_tensor_count(&call->in[0])};
+  cpu_parallel(context, cpu_pieces(state.count, RANDOM_PART), dropout_part,
+               &state);
+  return LK_OK;
+}
+
+typedef struct randn_state {
+  draw_source source;
+  float *y;
+  int64_t count;
+  float scale, shift;
+} randn_state;
+
+static void randn_part(void *opaque, int64_t index, int lane) {
+  (void)lane;
+  const randn_state *s = opaque;
+  int64_t first = index * RANDOM_PART;
+  int64_t last = cpu_smaller(first + RANDOM_PART, s->count);
+  for (int64_t i = first; i < last; i += 4) {
+    float normal[4];
+    lk_rng_normal4(s->source.seed, (uint64_t)i / 4, s->source.stream,
+                   s->source.step, normal);
+    for (int64_t j = i; j < last && j < i + 4; j++)
+      s->y[j] = s->shift + s->scale * normal[j - i];
+  }
+}
+
+static lk_status cpu_randn(lk_context *context, const lk_call *call) {
+  LK_TRY(cpu_need_f32(context, call));
+  const uint32_t *c = call->in[0].data;
+  randn_state state = {.y = call->out[0].data,
+                       .count = lk_tensor_count(&call->out[0]),
+                       .scale = (float)call->attr.scale,
+                       .shift = (float)call->attr.value};
+  state.source.seed =
+      (uint64_t)c[LK_CLOCK_SEED_HIGH] << 32 | c[LK_CLOCK_SEED_LOW];
+  state.source.stream = (uint32_t)call->attr.stream;
+  state.source.step = c[LK_CLOCK_STEP];
+  cpu_parallel(context, cpu_pieces(state.count, RANDOM_PART), randn_part,
+               &state);
+  return LK_OK;
+}
