@@ -1,0 +1,164 @@
+-- One experiment, as its child process runs it: from the assignment on
+-- standard input to one result on standard output. Nothing here writes the
+-- journal.
+local channel = require "llm.channel"
+local checkpoint = require "llm.checkpoint"
+local data = require "llm.data"
+local device = require "llm.device"
+local fail = require "llm.fail"
+local gpu = require "gpu"
+local host = require "host"
+local metrics = require "llm.metrics"
+local plan = require "llm.plan"
+local program = require "llm.program"
+local search = require "llm.search"
+local trainer = require "llm.trainer"
+
+local experiment = {}
+
+local function open_device(e)
+  local name = device.name()
+  if device.backend(name) ~= "cpu" then gpu.device(name) end
+  local stats = gpu.memory.stats()
+  local budget = plan.budget(e, stats.device_free
+    or host.machine().available)
+  gpu.memory.budget(budget)
+  return name, budget
+end
+
+-- What every part of a run needs to know.
+local function prepare(sweep, e, assignment)
+  host.process.reset_peak()
+  local resident = host.process.memory().resident
+  local name, budget = open_device(e)
+  local text = data.open(assignment.data)
+  return { e = e, build = sweep.build, device = name,
+    backend = device.backend(name), budget = budget, text = text,
+    resident = resident, baseline = gpu.memory.stats().current,
+    loader = function(p) return data.loader(text.train, e, p.batch) end,
+    validation = function(p)
+      return data.validation(text.validation, e, p.batch)
+    end }
+end
+
+local function guard(e, decided)
+  local t = e.train
+  if math.type(t.steps) == "integer" then return nil end
+  return decided.seconds_per_step and 1.5 * 60 * t.minutes or nil
+end
+
+-- The program with its weights, and the state it stands at.
+local function open_program(run, assignment, decided)
+  local p = program.compile(run.e, run.build, { batch = decided.batch,
+    accumulate = decided.accumulate, steps = decided.steps,
+    device = run.device })
+  local folder, state = checkpoint.latest(assignment.run, function(message)
+    channel.send("note", { text = message })
+  end)
+  if folder and state.steps == decided.steps
+    and state.configuration == assignment.configuration then
+    metrics.must(p:load(folder))
+    channel.send("note", { text = "continues after step " .. state.step })
+  else
+    state = trainer.fresh_state()
+  end
+  return p, state
+end
+
+local function mean(list)
+  local sum = 0
+  for _, v in ipairs(list) do sum = sum + v end
+  return #list > 0 and sum / #list or nil
+end
+
+local function memory_of(run, decided)
+  local stats, own = gpu.memory.stats(), host.process.memory()
+  return { peak = stats.peak, current = stats.current, budget = run.budget,
+    predicted = decided.predicted, by_category = stats.by_category,
+    process_peak = own.peak, resident_rise = own.peak - run.resident,
+    resident_before = run.resident }
+end
+
+-- What the parent journals: plain numbers, no judgement.
+local function outcome(run, t, decided)
+  local s, last = t.state, t.state.evals[#t.state.evals] or {}
+  local best = trainer.best(s)
+  return { status = t.status, error = t.message, count = run.count,
+    flops = run.flops, steps_completed = s.step,
+    training_seconds = s.seconds, eval_seconds = s.eval_seconds,
+    startup_seconds = run.startup, cut_short = s.cut_short,
+    first_loss = s.first_loss, avg_loss = mean(s.losses),
+    train_accuracy = mean(s.accuracies), tokens = s.tokens,
+    train_tokens = run.text.train_count,
+    epochs = s.tokens / run.text.train_count,
+    val_loss = last.val_loss, val_accuracy = last.val_accuracy,
+    val_perplexity = last.val_perplexity, val_tokens = last.val_tokens,
+    best_val_loss = best < math.huge and best or nil, evals = s.evals,
+    memory = memory_of(run, decided), monitoring = s.monitoring }
+end
+
+local function train(sweep, run, assignment, decided)
+  local p <close>, state = open_program(run, assignment, decided)
+  run.count, run.flops = p:count(), p:flops()
+  channel.send("count", { count = run.count })
+  decided.guard_seconds = guard(run.e, decided)
+  local t = setmetatable({ e = run.e, program = p, state = state,
+    loader = run.loader(p), validation = run.validation(p),
+    metrics = metrics.open(assignment.run, state.step),
+    run = assignment.run, decided = decided, hooks = sweep.hooks,
+    budget = run.budget, configuration = assignment.configuration },
+    trainer)
+  run.startup = host.clock() - run.began
+    - (assignment.decided and 0 or decided.search_seconds)
+  channel.send("training", { step = state.step, steps = decided.steps,
+    startup_seconds = run.startup })
+  t:train()
+  return outcome(run, t, decided)
+end
+
+local function body(sweep, e, assignment, began)
+  local lock = host.lock(assignment.run .. "/lock", 10)
+  if not lock then
+    fail.raise("error", "another process holds %s/lock", assignment.run)
+  end
+  local run = prepare(sweep, e, assignment)
+  run.began = began
+  if sweep.hooks.on_start then sweep.hooks.on_start(e) end
+  local decided = assignment.decided
+  if not decided then
+    decided = search.run(run)
+    channel.send("decided", { decided = decided })
+  end
+  if assignment.mode == "measure" then return { status = "measured" } end
+  return train(sweep, run, assignment, decided)
+end
+
+local CODES = { oom = "oom", nan = "nan", disk = "disk",
+  interrupted = "interrupted" }
+
+local function failure(err)
+  local text = tostring(err)
+  local status = CODES[fail.code(err)]
+  if text:find("not enough memory", 1, true) then status = "oom" end
+  return { status = status or "error", error = text }
+end
+
+local function handler(err)
+  io.stderr:write(debug.traceback(tostring(err), 2), "\n")
+  return err
+end
+
+local EXIT = { ok = 0, measured = 0, interrupted = 130 }
+
+-- Run the experiment `name` of `sweep`; gives the process's exit code.
+function experiment.run(sweep, name)
+  local began = host.clock()
+  local assignment = channel.assignment()
+  local e = sweep:experiment(name)
+  local ok, result = xpcall(body, handler, sweep, e, assignment, began)
+  if not ok then result = failure(result) end
+  channel.send("result", { result = result })
+  return EXIT[result.status] or 1
+end
+
+return experiment

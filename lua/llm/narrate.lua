@@ -1,0 +1,81 @@
+-- Events of children as lines of the log and as the progress line.
+local host = require "host"
+local size = require "llm.size"
+
+local narrate = {}
+
+local function share(part, whole)
+  return part and whole and ("%.0f %%"):format(100 * part / whole) or "?"
+end
+
+local TELL = {}
+
+function TELL.count(c, ev, say)
+  local n = ev.count
+  say(("%s: %s parameters (Muon %s, AdamW %s); quantized %s%s"):format(
+    c.e.name, size.count(n.total), size.count(n.muon), size.count(n.adamw),
+    size.count(n.quantized), n.quantized > 0
+      and (" (%s)"):format(n.quantized_names or "") or ""))
+end
+
+function TELL.candidate(c, ev, say)
+  local k = ev.candidate
+  say(("%s: batch %d x %d: %s, %s of the budget, %s: %s"):format(c.e.name,
+    k.batch, k.accumulate, size.bytes(k.bytes), size.share(k.memory_share),
+    k.tokens_per_second and size.count(k.tokens_per_second) .. " tokens/s"
+      or "not timed", k.verdict))
+end
+
+function TELL.decided(c, ev, say)
+  local d = ev.decided
+  say(("%s: trains with batch %d x %d, %d steps (%s a step by %s timed "
+    .. "micro-steps); search took %s"):format(c.e.name, d.batch, d.accumulate,
+    d.steps, size.seconds(d.seconds_per_step),
+    tostring(d.timed_steps or "no"), size.seconds(d.search_seconds)))
+end
+
+function TELL.eval(c, ev, say)
+  say(("%s: step %d: validation loss %.4f, accuracy %.1f %%, perplexity %s")
+    :format(c.e.name, ev.step, ev.val_loss, 100 * (ev.val_accuracy or 0),
+    ev.val_perplexity and ("%.4g"):format(ev.val_perplexity) or "?"))
+end
+
+function TELL.note(c, ev, say) say(c.e.name .. ": " .. ev.text) end
+
+-- Tell the log of an event of child `c`; say(text, mood).
+function narrate.event(c, ev, say)
+  local tell = TELL[ev.event]
+  if tell then tell(c, ev, say) end
+end
+
+-- The progress line of a step event; place = { index, count }.
+function narrate.progress(c, ev, place)
+  local steps = c.steps or 0
+  local left = steps > 0 and ev.step > 0
+    and (steps - ev.step) * ev.seconds / ev.step or nil
+  return ("%d/%d %s  step %d/%d  loss %.3f  acc %.1f %%  ppl %s  lr %.2g  "
+    .. "%s tok/s  %s %s%s"):format(place.index, place.count, c.e.name,
+    ev.step, steps, ev.loss, 100 * (ev.accuracy or 0),
+    ev.perplexity and ("%.0f"):format(ev.perplexity) or "?", ev.lr or 0,
+    size.count(ev.tokens_per_second), size.bytes(ev.memory),
+    share(ev.memory, c.budget), left and ("  left %s, ends %s"):format(
+      size.seconds(left), host.date(host.time() + left):sub(12, 19)) or "")
+end
+
+-- The lines about a finished experiment.
+function narrate.finished(name, outcome, say)
+  local r = outcome.result
+  if outcome.status ~= "ok" then
+    return say(("%s: %s: %s"):format(name, outcome.status,
+      tostring(outcome.error)), "bad")
+  end
+  say(("%s: ok: loss %.4f, validation loss %s, peak %s of %s (%s), %s of "
+    .. "training, %s tokens/s%s"):format(name, r.avg_loss,
+    r.val_loss and ("%.4f"):format(r.val_loss) or "?",
+    size.bytes(r.memory.peak), size.bytes(r.memory.budget),
+    share(r.memory.peak, r.memory.budget), size.seconds(r.training_seconds),
+    size.count(r.tokens / r.training_seconds),
+    r.cut_short and ", cut short by the clock" or ""), "good")
+end
+
+return narrate

@@ -1,0 +1,158 @@
+-- A sweep from check to plots: the four stages, and the end.
+local check = require "llm.check"
+local config = require "llm.config"
+local console = require "llm.console"
+local data = require "llm.data"
+local device = require "llm.device"
+local fail = require "llm.fail"
+local host = require "host"
+local resume = require "llm.resume"
+local size = require "llm.size"
+local supervisor = require "llm.supervisor"
+
+local EXIT = { failed = 1, nothing_fits = 3, interrupted = 130 }
+
+-- train.steps = "equal": measure all of a model's variants, then give each the
+-- smallest count of steps.
+local function equalize(boss, jobs)
+  local known, measure, least = boss.state.experiments, {}, {}
+  for _, job in ipairs(jobs) do
+    if not (known[job.e.name] and known[job.e.name].decided) then
+      measure[#measure + 1] = { e = job.e, mode = "measure" }
+    end
+  end
+  boss:run(measure)
+  for _, e in ipairs(boss.sweep.experiments) do
+    local d = known[e.name] and known[e.name].decided
+    if d then
+      least[e.model] = math.min(least[e.model] or d.steps, d.steps)
+    end
+  end
+  for _, job in ipairs(jobs) do
+    local d = known[job.e.name] and known[job.e.name].decided
+    if d and d.steps ~= least[job.e.model] then
+      d.steps = least[job.e.model]
+      boss:write { type = "decided", name = job.e.name, decided = d }
+    end
+  end
+end
+
+local function told_data(con, record, seconds)
+  con:format(nil, "data: %s: %s training and %s validation tokens, "
+    .. "vocabulary %d (%s)", record.source, size.count(record.train.count),
+    size.count(record.validation.count), record.vocab,
+    size.seconds(seconds))
+end
+
+local function text_of(sweep, s, journal, con)
+  if s.data then
+    local same, path = data.unchanged(s.data)
+    if same then return s.data end
+    fail.raise("error", "%s is not the token file this sweep began with; "
+      .. "--fresh starts over", path)
+  end
+  local began = host.clock()
+  local record = data.prepare(config.section(sweep.config.values, "data"),
+    sweep.config.profile, data.amount(sweep.experiments, device.backend(),
+      host.machine().cores))
+  record.type = "data"
+  journal:append(record)
+  told_data(con, record, host.clock() - began)
+  return record
+end
+
+local function names(sweep)
+  local list = {}
+  for i, e in ipairs(sweep.experiments) do
+    list[i] = { name = e.name, model = e.model, variant = e.variant,
+      seed = e.seed, shape = e.shape, train = e.train, memory = e.memory,
+      sequences = e.sequences }
+  end
+  return list
+end
+
+local function begin(sweep, s, journal, now)
+  if not s.sweep then
+    journal:append { type = "sweep", config = now.config, files = now.files,
+      name = sweep.config.values.name, profile = sweep.config.profile,
+      description = sweep.config.values.description,
+      notes = sweep.config.values.notes,
+      target_gpu = sweep.config.values.target_gpu,
+      device = device.name(), environment = check.environment() }
+  end
+  journal:append { type = "order", experiments = names(sweep) }
+end
+
+local function checked(sweep, con)
+  con:stage(1, "check")
+  local report = check.quick(sweep)
+  for _, line in ipairs(check.lines(report)) do con:say(line) end
+  if report.failed and not resume.flag(sweep, "force") then
+    con:say("the check failed; --force goes on all the same", "bad")
+    return false
+  end
+  return true
+end
+
+local function experiments(sweep, s, journal, con, now)
+  con:stage(2, "experiments")
+  local boss = supervisor.new { sweep = sweep, journal = journal,
+    console = con, state = s, out = sweep.out, count = #sweep.experiments,
+    data = text_of(sweep, s, journal, con),
+    configuration = host.fnv1a64(table.concat(now.config, "\n")) }
+  local jobs, skipped = resume.jobs(sweep, s)
+  for _, e in ipairs(skipped) do
+    boss:ended({ e = e }, { status = "skipped",
+      error = "not named by only=" .. sweep.config.values.only })
+  end
+  local done = #sweep.experiments - #jobs
+  if done > 0 then
+    con:format(nil, "%d of %d are finished already", done,
+      #sweep.experiments)
+  end
+  local total = sweep.config.values["train.steps"]
+  if total == "equal" then equalize(boss, jobs) end
+  boss:run(jobs)
+  return boss
+end
+
+local function exit_code(sweep, boss)
+  if boss.stopping then return EXIT.interrupted end
+  local bad, oom = 0, 0
+  for _, e in ipairs(sweep.experiments) do
+    local status = (boss.state.experiments[e.name] or {}).status
+    if status ~= "ok" and status ~= "skipped" then bad = bad + 1 end
+    if status == "oom" then oom = oom + 1 end
+  end
+  if oom == #sweep.experiments then return EXIT.nothing_fits end
+  return bad > 0 and EXIT.failed or 0
+end
+
+local function finish(sweep, boss, con, began)
+  if boss.stopping then
+    con:say("stopped; the same command continues", "warn")
+    return
+  end
+  boss:write { type = "finish", seconds = host.clock() - began }
+  require("llm.output").write(sweep.out, con, sweep)
+  con:format("good", "total time %s", size.seconds(host.clock() - began))
+end
+
+-- Run, or continue, the sweep; gives the exit code.
+return function(sweep)
+  local began, fresh = host.clock(), resume.flag(sweep, "fresh")
+  host.file.mkdir(sweep.out)
+  local lock <close> = resume.lock(sweep)
+  local now = resume.identity(sweep)
+  if fresh then resume.start_over(sweep) end
+  local path = sweep.out .. "/journal.jsonl"
+  local s = resume.state(sweep, path, now)
+  local con = console.open(sweep.out .. "/experiment_log.txt",
+    resume.flag(sweep, "json"))
+  if not checked(sweep, con) then return EXIT.failed end
+  local journal <close> = assert(host.journal.open(path))
+  begin(sweep, s, journal, now)
+  local boss = experiments(sweep, s, journal, con, now)
+  finish(sweep, boss, con, began)
+  return exit_code(sweep, boss)
+end

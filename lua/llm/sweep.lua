@@ -1,0 +1,82 @@
+-- A sweep: `require("llm.sweep"){…}` gives an object that a script returns and
+-- the host runs. It can plan, run, continue, and give its results.
+local config = require "llm.config"
+local device = require "llm.device"
+local fail = require "llm.fail"
+local host = require "host"
+local matrix = require "llm.matrix"
+
+local Sweep = { __name = "llm.sweep" }
+Sweep.__index = Sweep
+
+local HOOKS = { "on_start", "on_step", "on_eval", "on_result" }
+
+local function hooks_of(user)
+  local hooks = {}
+  for _, name in ipairs(HOOKS) do
+    if user[name] ~= nil and type(user[name]) ~= "function" then
+      fail.raise("argument", "%s is a %s, not a function", name,
+        type(user[name]))
+    end
+    hooks[name] = user[name]
+  end
+  return hooks
+end
+
+-- --memory on the command line is the sweep's budget.
+local function apply_memory(resolved)
+  local asked = host.options.memory
+  if asked then resolved.values["memory.budget"] = asked end
+end
+
+local function new(user)
+  local words = user.args or host.options.args or {}
+  local resolved = config.resolve(user, words, device.backend())
+  apply_memory(resolved)
+  return setmetatable({
+    config = resolved, out = resolved.values.out, build = user.model,
+    hooks = hooks_of(user), experiments = matrix.expand(resolved),
+  }, Sweep)
+end
+
+-- The experiment of that name; raises when there is none.
+function Sweep:experiment(name)
+  for _, e in ipairs(self.experiments) do
+    if e.name == name then return e end
+  end
+  fail.raise("argument", "no experiment is named '%s'", tostring(name))
+end
+
+-- The matrix with everything predicted, one row an experiment; no device is
+-- touched.
+function Sweep:plan() return (require("llm.dryrun").rows(self)) end
+
+-- Run, or continue, all experiments; gives the exit code.
+function Sweep:run() return require("llm.run")(self) end
+
+-- The array of results so far, derived from the journal.
+function Sweep:results()
+  return require("llm.results").read(self.out)
+end
+
+local function say_overrides(self)
+  for _, o in ipairs(self.config.taken) do
+    io.stderr:write(("%s: %s -> %s\n"):format(o.key, tostring(o.before),
+      tostring(o.after)))
+  end
+end
+
+-- What the host does with a script that returns a sweep.
+function Sweep:__run()
+  if host.options.experiment then
+    return require("llm.experiment").run(self, host.options.experiment)
+  end
+  say_overrides(self)
+  if self.config.flags["dry-run"] then
+    return require("llm.dryrun").run(self)
+  end
+  return self:run()
+end
+
+return setmetatable({ grid = matrix.grid },
+  { __call = function(_, user) return new(user) end })
