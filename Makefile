@@ -14,6 +14,11 @@ ifeq ($(origin CC),default)
   CC := $(if $(shell command -v gcc),gcc,cc)
 endif
 
+# As many jobs as there are cores, unless the command line says otherwise.
+ifeq ($(MAKELEVEL)$(filter -j%,$(MAKEFLAGS)),0)
+  MAKEFLAGS += -j$(JOBS)
+endif
+
 BUILD  := build/$(VARIANT)
 CONFIG := build/config.mk
 Q      := $(if $(strip $(V)),,@)
@@ -151,7 +156,7 @@ configure: ## Look again at what this machine has
 
 sweep: ## Install what is missing, build, run the sweep of 16 experiments
 	@.ci/setup install build plots
-	@$(MAKE) --no-print-directory -j$(JOBS) all
+	@$(MAKE) --no-print-directory all
 	@build/llmhost experiments/sweep.lua $(ARGS)
 
 # --- checks ----------------------------------------------------------------
@@ -166,8 +171,8 @@ test: build-tests ## Install what is missing, build, run the tests (T=name)
 # Fault campaigns and every GPU architecture come on top.
 test-long: TIERS := test long
 test-long: build-tests ## The tests, fault campaigns, all GPU architectures
-	@$(MAKE) --no-print-directory -j$(JOBS) VARIANT=asan all
-	@$(MAKE) --no-print-directory -j$(JOBS) GPU_ARCH=all all
+	@$(MAKE) --no-print-directory VARIANT=asan all
+	@$(MAKE) --no-print-directory GPU_ARCH=all all
 	@$(RUN_TESTS) --sanitized-lua --tier test --tier long $(T)
 
 prove: TIERS := test prove
@@ -176,9 +181,9 @@ prove: build-tests ## The statistics: seeds, perplexity gaps (hours)
 
 build-tests:
 	@.ci/setup install build plots test
-	@$(MAKE) --no-print-directory -j$(JOBS) TIERS="$(TIERS)" all c-tests
+	@$(MAKE) --no-print-directory TIERS="$(TIERS)" all c-tests
 	$(if $(filter release,$(VARIANT)),@$(MAKE) --no-print-directory \
-	  -j$(JOBS) VARIANT=asan TIERS="$(TIERS)" c-tests)
+	  VARIANT=asan TIERS="$(TIERS)" c-tests)
 
 lint: ## luacheck over every Lua file; a warning is an error
 	@luacheck --quiet lua experiments plots tests

@@ -1,0 +1,159 @@
+-- The build and the set-up as a user meets them: what a second make does, what
+-- a touched list rebuilds, what is said of absent parts, and an installation.
+local check = require "check"
+
+local scratch = os.getenv("TMPDIR") or "/tmp"
+local variant = (os.getenv("LLMHOST") or ""):match("build/(%w+)/llmhost")
+  or "release"
+
+-- Run a shell command: its output (both streams) and its exit code.
+local function run(command)
+  local pipe = assert(io.popen("{ " .. command .. "\n} 2>&1"))
+  local text = pipe:read("a")
+  local _, _, code = pipe:close()
+  return text, code
+end
+
+local function make(words)
+  return run("make --no-print-directory VARIANT=" .. variant .. " " .. words)
+end
+
+local function exists(path)
+  local file = io.open(path)
+  if file then file:close() end
+  return file ~= nil
+end
+
+-- The words of `text` that match, as a sorted list without repeats.
+local function matches(text, pattern)
+  local seen, list = {}, {}
+  for word in text:gmatch(pattern) do
+    if not seen[word] then list[#list + 1] = word end
+    seen[word] = true
+  end
+  table.sort(list)
+  return list
+end
+
+check.case("a second make does nothing", function()
+  local text, code = make("-q all")
+  check.equal(code, 0, text)
+end)
+
+check.case("touching ops.def rebuilds what includes it and nothing else",
+  function()
+    local rebuilt = matches((make("-n -W kernels/core/ops.def all")),
+      "%-c %-o (%S+%.o)")
+    local depends = matches((run("grep -l 'kernels/core/ops[.]def' $(find "
+      .. "build/" .. variant .. "/kernels build/" .. variant
+      .. "/host -name '*.d')")), "(%S+)%.d\n")
+    for i, name in ipairs(depends) do depends[i] = name .. ".o" end
+    local every = matches((make("-n -B all")), "%-c %-o (%S+%.o)")
+    check.equal(table.concat(rebuilt, " "), table.concat(depends, " "))
+    check.truthy(#rebuilt > 0, "nothing would be rebuilt")
+    check.truthy(#rebuilt < #every, "everything would be rebuilt")
+  end)
+
+check.case("changed flags rebuild everything", function()
+  local every = matches((make("-n -B all")), "%-c %-o (%S+%.o)")
+  local again = matches((make("-n -W build/" .. variant .. "/flags all")),
+    "%-c %-o (%S+%.o)")
+  check.equal(table.concat(again, " "), table.concat(every, " "))
+end)
+
+check.case("make help lists the commands of the README", function()
+  local text = make("help")
+  for _, word in ipairs { "sweep", "test", "install", "bench", "lint" } do
+    check.truthy(text:find("\n  " .. word .. " +%a"), word .. " not in:\n"
+      .. text)
+  end
+end)
+
+check.case("a missing compiler is named with its package", function()
+  local out = scratch .. "/config.mk"
+  local text, code = run("CC=/nonexistent/cc .ci/setup configure " .. out)
+  check.equal(code, 1)
+  check.truthy(text:find("llmhost cannot be built here; missing: gcc", 1,
+    true), text)
+  check.truthy(text:find("`make deps` installs them.", 1, true), text)
+  check.truthy(not exists(out), "a configuration was written all the same")
+end)
+
+-- A folder of pkg-config files that knows the required parts alone.
+local REQUIRED = { "lua5.4 lua-5.4 lua54 lua", "libpcre2-8",
+  "openblas cblas cblas-netlib blis flexiblas blas-netlib blas" }
+
+check.case("an absent optional part is reported with its cost", function()
+  local folder = scratch .. "/pc"
+  run("mkdir -p " .. folder)
+  for _, names in ipairs(REQUIRED) do
+    for name in names:gmatch("%S+") do
+      run(("pkg-config --exists %s && cp $(pkg-config --variable=pcfiledir %s)"
+        .. "/%s.pc %s"):format(name, name, name, folder))
+    end
+  end
+  local out = scratch .. "/config.mk"
+  local text, code = run("PKG_CONFIG_PATH= PKG_CONFIG_LIBDIR=" .. folder
+    .. " .ci/setup configure " .. out)
+  check.equal(code, 0, text)
+  check.truthy(text:find("zlib        absent: no .gz corpora (zlib1g-dev)", 1,
+    true), text)
+  check.truthy(text:find("curl        absent: no data from the hub", 1, true),
+    text)
+  local config = assert(io.open(out)):read("a")
+  check.truthy(config:find("HAVE_BLAS := ", 1, true), config)
+  check.truthy(not config:find("ZLIB", 1, true), config)
+end)
+
+check.case("the list of packages is well formed", function()
+  local kinds = { build = true, plots = true, test = true, optional = true }
+  local rows = 0
+  for line in io.lines("tests/packages") do
+    if not line:find("^#") then
+      local kind, name, packages, how, cost =
+        line:match("^(%w+)|(%u[%u%d]*)|([^|]+)|(%w+ [^|]+)|([^|]+)$")
+      check.truthy(name and packages and how and cost, line)
+      check.truthy(kinds[kind], line)
+      rows = rows + 1
+    end
+  end
+  check.truthy(rows > 10, "only " .. rows .. " rows")
+end)
+
+-- One installation for the cases below, moved to another place as packagers do.
+local root = scratch .. "/root"
+local installed = root .. "/opt/llm/bin/llmhost"
+
+check.case("make install puts the program and its files in place", function()
+  local text, code = make("install PREFIX=/opt/llm DESTDIR=" .. root)
+  check.equal(code, 0, text)
+  check.truthy(exists(installed), text)
+  check.truthy(exists(root .. "/opt/llm/share/llmhost/experiments/sweep.lua"),
+    text)
+end)
+
+check.case("the installed program runs from another folder", function()
+  local text, code = run("cd / && env -u LUA_PATH " .. installed
+    .. " -e 'assert(require \"host\"); print(_VERSION)'")
+  check.equal(code, 0, text)
+  check.equal(text, "Lua 5.4\n")
+end)
+
+check.case("the installed program finds its chart module", function()
+  if not exists("build/" .. variant .. "/chart.so") then
+    check.skip("built without libplot or stb")
+  end
+  local text, code = run("cd / && env -u LUA_PATH " .. installed
+    .. " -e 'print(package.searchpath(\"chart\", package.cpath),"
+    .. " type(require \"chart\"))'")
+  check.equal(code, 0, text)
+  check.truthy(text:find("/lib/llmhost/chart.so\ttable", 1, true), text)
+end)
+
+check.case("make uninstall leaves nothing", function()
+  local text, code = make("uninstall PREFIX=/opt/llm DESTDIR=" .. root)
+  check.equal(code, 0, text)
+  check.equal((run("find " .. root .. " -type f")), "")
+end)
+
+check.done()
