@@ -9,10 +9,10 @@ int luaopen_host(lua_State *L);
 int luaopen_gpu(lua_State *L) __attribute__((weak)); /* absent: host only */
 
 int lh_open_file(lua_State *L);
-int lh_open_process(lua_State *L);
-int lh_open_journal(lua_State *L);
-int lh_open_terminal(lua_State *L);
-int lh_open_lock(lua_State *L); /* pushes the function host.lock */
+int lh_open_process(lua_State *L) __attribute__((weak));
+int lh_open_journal(lua_State *L) __attribute__((weak));
+int lh_open_terminal(lua_State *L) __attribute__((weak));
+int lh_open_lock(lua_State *L) __attribute__((weak)); /* the function */
 int lh_open_text(lua_State *L) __attribute__((weak));
 
 #endif

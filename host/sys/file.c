@@ -1,11 +1,12 @@
 /* Atomic, durable writes, checked reads, and the faults that tests inject into
  * them. */
+#define _GNU_SOURCE
 #include "file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdatomic.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +24,7 @@ struct lh_file_writer {
   char buffer[BUFFER];
 };
 
-/* --- faults -------------------------------------------------------------- */
+/* --- faults --- */
 
 static atomic_llong calls, fail_at, short_limit;
 static atomic_bool fail_lasting;
@@ -58,7 +59,7 @@ static bool faulted(void) {
   return fails;
 }
 
-/* --- the lower calls ----------------------------------------------------- */
+/* --- the lower calls --- */
 
 int lh_fd_open(const char *path, int flags, int mode) {
   if ((flags & O_ACCMODE) != O_RDONLY && faulted()) return -1;
@@ -149,7 +150,7 @@ lk_status lh_file_remove(const char *path, lk_error *error) {
   return lk_fail_errno(error, errno, "cannot remove '%s'", path);
 }
 
-/* --- the atomic writer ---------------------------------------------------- */
+/* --- the atomic writer --- */
 
 static void free_writer(lh_file_writer *w) {
   free(w->path);
