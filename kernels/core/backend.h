@@ -36,6 +36,14 @@ typedef struct lk_attr {
 #undef ATTR
 } lk_attr;
 
+/* The values that share a scale of a quantized tensor of `count` values: the
+ * attribute, else the format's own; count itself when the whole tensor does. */
+static inline int64_t lk_format_block(int64_t format, int64_t block,
+                                      int64_t count) {
+  if (block == 0) block = lk_formats[format].block;
+  return block == 0 ? count : block;
+}
+
 enum { LK_MAX_RESULTS = 4, LK_MAX_INPUTS = 6 };
 
 /* One call of an operator: results, inputs and attributes in the order of its

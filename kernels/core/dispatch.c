@@ -14,7 +14,7 @@ const lk_format_info lk_formats[LK_FORMAT_COUNT] = {
 #undef FORMAT
 };
 
-/* --- ops.def, taken apart ------ */
+/* --- ops.def, taken apart ------------------------------------------------- */
 
 typedef struct op_text {
   const char *name, *results, *inputs, *attributes;
@@ -98,7 +98,7 @@ lk_call lk_call_new(lk_op op) {
   return call;
 }
 
-/* --- checks that every operator shares ------ */
+/* --- checks that every operator shares ------------------------------------ */
 
 /* A tensor's rank, dtype and sizes make sense and its bytes fit an int64_t. */
 static lk_status check_tensor(const char *op, const char *name,
@@ -205,7 +205,7 @@ lk_status lk_rule(const lk_profile *profile, lk_call *call, lk_cost *cost,
   return LK_OK;
 }
 
-/* --- running ------ */
+/* --- running -------------------------------------------------------------- */
 
 static lk_status check_usable(lk_context *context, const lk_call *call) {
   const char *op = lk_op_info_of(call->op)->name;
