@@ -1,0 +1,95 @@
+/* The attention layer: fused qkv projection, rotary positions, causal attention
+ * with grouped key/value heads, output projection. */
+#include <math.h>
+#include <stdio.h>
+
+#include "layer.h"
+
+static lk_status check_heads(lk_layer *l, lk_error *error) {
+  lk_layer_options *o = &l->o;
+  if (o->in < 1 || o->heads < 1)
+    return lk_fail(error, LK_ARGUMENT, "attention: needs the channels and "
+                   "heads, e.g. nn.attention{768, heads = 12}");
+  if (o->kv_heads == 0) o->kv_heads = o->heads;
+  if (o->heads % o->kv_heads)
+    return lk_fail(error, LK_ARGUMENT, "attention: kv_heads = %lld must divide "
+                   "heads = %lld", (long long)o->kv_heads,
+                   (long long)o->heads);
+  if (o->width == 0 && o->in % o->heads)
+    return lk_fail(error, LK_ARGUMENT, "attention: %lld channels are not a "
+                   "multiple of heads = %lld", (long long)o->in,
+                   (long long)o->heads);
+  if (o->width == 0) o->width = o->in / o->heads;
+  if (o->rope && o->width % 2)
+    return lk_fail(error, LK_ARGUMENT, "attention: rope needs an even head "
+                   "width, got %lld", (long long)o->width);
+  return LK_OK;
+}
+
+lk_status layer_attention_declare(lk_layer *l, lk_error *error) {
+  LK_TRY(check_heads(l, error));
+  lk_layer_options *o = &l->o;
+  if (o->eps == 0) o->eps = ldexp(1, -23);
+  int64_t rows = (o->heads + 2 * o->kv_heads) * o->width;
+  lk_layer_declare(l, "qkv.weight", lk_shape_of(rows, o->in), LK_KIND_LINEAR,
+                   LK_INIT_NORMAL, o->std);
+  lk_layer_declare(l, "out.weight", lk_shape_of(o->in, o->heads * o->width),
+                   LK_KIND_LINEAR, LK_INIT_NORMAL, o->std);
+  if (!o->qk_norm) return LK_OK;
+  lk_layer_declare(l, "q_norm.weight", lk_shape_of(o->width), LK_KIND_NORM,
+                   LK_INIT_ONES, 0);
+  lk_layer_declare(l, "k_norm.weight", lk_shape_of(o->width), LK_KIND_NORM,
+                   LK_INIT_ONES, 0);
+  return LK_OK;
+}
+
+/* The table of cos and sin, one buffer per setting, made once. */
+static lk_value rope_table(lk_graph *g, const lk_layer_options *o) {
+  char name[96];
+  snprintf(name, sizeof name, "rope.%lld.%lld.%g.%g.%d", (long long)g->seq,
+           (long long)o->width, o->rope_base, o->rope_fraction,
+           o->rope_inclusive);
+  int known = g->store->buffer_count;
+  int buffer = lk_store_add_buffer(g->store, name, LK_F32,
+                                   lk_shape_of(g->seq, o->width / 2, 2),
+                                   LK_DATA);
+  lk_value table = lk_value_of_buffer(g, buffer);
+  bool fresh = g->store->buffer_count != known;
+  if (!fresh || !lk_graph_ok(g)) return table;
+  lk_section section = g->section;
+  g->section = LK_SETUP;
+  lk_emit(g, LK_OP_rope_table, NULL, LK_OUT(table),
+          LK_ATTRS(.base = o->rope_base, .fraction = o->rope_fraction,
+                   .inclusive = o->rope_inclusive));
+  g->section = section;
+  lk_value_get(g, table)->producer = 0;
+  return table;
+}
+
+static lk_value emit_positions(lk_graph *g, lk_layer *l, lk_value qkv) {
+  const lk_layer_options *o = &l->o;
+  lk_attr attr = {.heads = o->heads, .kv_heads = o->kv_heads,
+                  .width = o->width, .eps = o->eps};
+  if (o->qk_norm)
+    qkv = lk_emit1(g, LK_OP_head_norm,
+                   LK_IN(qkv, lk_layer_operand(g, l, 2),
+                         lk_layer_operand(g, l, 3)), attr);
+  attr.inverse = o->rope_inverse;
+  if (o->rope)
+    qkv = lk_emit1(g, LK_OP_rope, LK_IN(qkv, rope_table(g, o)), attr);
+  return qkv;
+}
+
+lk_value layer_attention_emit(lk_graph *g, lk_layer *l, lk_value x) {
+  const lk_layer_options *o = &l->o;
+  lk_value qkv = lk_layer_product(g, l, 0, false, x);
+  qkv = lk_emit_saved(g, emit_positions(g, l, qkv));
+  double p = g->training ? o->p : 0;
+  lk_attr attr = {.batch = g->batch, .seq = g->seq, .heads = o->heads,
+                  .kv_heads = o->kv_heads, .width = o->width, .p = p,
+                  .scale = 1 / sqrt((double)o->width)};
+  if (p > 0) attr.stream = lk_graph_stream(g);
+  lk_value y = lk_emit1(g, LK_OP_attention,
+                        LK_IN(qkv, p > 0 ? g->clock : LK_NONE), attr);
+  return lk_layer_product(g, l, 1, false, lk_emit_saved(g, y));
+}
