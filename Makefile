@@ -120,7 +120,8 @@ $(BUILD)/%.o: %.c $(BUILD)/flags
 $(BUILD)/kernels/cpu/level.%.o: kernels/cpu/level.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	@echo "  cc    $< ($*)"
-	$(Q)$(CC) $(CFLAGS) -O3 $(MARCH_$*) -DLK_CPU_LEVEL=$* -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(CFLAGS) -O3 -fno-trapping-math $(MARCH_$*) \
+	  -DLK_CPU_LEVEL=$* -MMD -MP -c -o $@ $<
 
 # The chart module keeps its names to itself: only luaopen_* is visible.
 CHART_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard plots/*.c))

@@ -32,34 +32,62 @@ static draw_source draw_open(const lk_tensor *clock, const lk_attr *attr) {
   return s;
 }
 
-/* DRAW_GROUP counters at once, lane by lane lk_philox: words [lane][4]. */
-static void draw_group(const draw_source *s, uint64_t block, uint32_t *word) {
-  uint32_t c0[DRAW_GROUP], c1[DRAW_GROUP], c2[DRAW_GROUP], c3[DRAW_GROUP];
-  for (int l = 0; l < DRAW_GROUP; l++) {
-    c0[l] = (uint32_t)(block + (uint64_t)l);
-    c1[l] = (uint32_t)((block + (uint64_t)l) >> 32);
-    c2[l] = s->stream;
-    c3[l] = s->step;
-  }
+/* Counter words are kept one to a 64-bit lane, their upper halves unused: x86
+ * multiplies the lower halves of such lanes to 64 bits at once. */
+#if defined(__AVX2__)
+typedef uint64_t draw_v __attribute__((vector_size(32)));
+typedef int draw_half __attribute__((vector_size(32)));
+#define DRAW_MUL(a, b) \
+  ((draw_v)__builtin_ia32_pmuludq256((draw_half)(a), (draw_half)(b)))
+#define DRAW_ZIP_LOW(a, b) __builtin_shuffle(a, b, (draw_v){0, 4, 1, 5})
+#define DRAW_ZIP_HIGH(a, b) __builtin_shuffle(a, b, (draw_v){2, 6, 3, 7})
+#else
+typedef uint64_t draw_v __attribute__((vector_size(16)));
+#ifdef __SSE2__
+typedef int draw_half __attribute__((vector_size(16)));
+#define DRAW_MUL(a, b) \
+  ((draw_v)__builtin_ia32_pmuludq128((draw_half)(a), (draw_half)(b)))
+#else
+#define DRAW_MUL(a, b) (((a) & 0xFFFFFFFFu) * (b))
+#endif
+#define DRAW_ZIP_LOW(a, b) __builtin_shuffle(a, b, (draw_v){0, 2})
+#define DRAW_ZIP_HIGH(a, b) __builtin_shuffle(a, b, (draw_v){1, 3})
+#endif
+enum { DRAW_LANES = sizeof(draw_v) / 8 };
+_Static_assert((int)DRAW_GROUP % (int)DRAW_LANES == 0, "whole vectors");
+
+/* Words 0 and 1, or 2 and 3, of each lane's counter side by side. */
+static inline draw_v draw_pair(draw_v a, draw_v b) {
+  return (a & 0xFFFFFFFFu) | b << 32;
+}
+
+/* DRAW_LANES counters from `block` on, each lk_philox: words [counter][4]. */
+static inline void draw_lanes(const draw_source *s, uint64_t block,
+                              uint32_t *word) {
+  const draw_v none = {0}, m0 = none + 0xD2511F53u, m1 = none + 0xCD9E8D57u;
+  draw_v c0 = none, c2 = none + s->stream, c3 = none + s->step;
+  for (int l = 0; l < DRAW_LANES; l++) c0[l] = block + (uint64_t)l;
+  draw_v c1 = c0 >> 32;
   uint32_t k0 = (uint32_t)s->seed, k1 = (uint32_t)(s->seed >> 32);
   for (int round = 0; round < 10; round++) {
-    for (int l = 0; l < DRAW_GROUP; l++) {
-      uint64_t p0 = (uint64_t)0xD2511F53u * c0[l];
-      uint64_t p1 = (uint64_t)0xCD9E8D57u * c2[l];
-      c0[l] = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0;
-      c2[l] = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
-      c1[l] = (uint32_t)p1;
-      c3[l] = (uint32_t)p0;
-    }
+    draw_v p0 = DRAW_MUL(c0, m0), p1 = DRAW_MUL(c2, m1);
+    c0 = p1 >> 32 ^ c1 ^ (none + k0);
+    c2 = p0 >> 32 ^ c3 ^ (none + k1);
+    c1 = p1;
+    c3 = p0;
     k0 += 0x9E3779B9u;
     k1 += 0xBB67AE85u;
   }
-  for (int l = 0; l < DRAW_GROUP; l++) {
-    word[4 * l] = c0[l];
-    word[4 * l + 1] = c1[l];
-    word[4 * l + 2] = c2[l];
-    word[4 * l + 3] = c3[l];
-  }
+  draw_v low = draw_pair(c0, c1), high = draw_pair(c2, c3);
+  draw_v first = DRAW_ZIP_LOW(low, high), second = DRAW_ZIP_HIGH(low, high);
+  memcpy(word, &first, sizeof first);
+  memcpy(word + sizeof first / 4, &second, sizeof second);
+}
+
+/* DRAW_GROUP counters. */
+static void draw_group(const draw_source *s, uint64_t block, uint32_t *word) {
+  for (int l = 0; l < DRAW_GROUP; l += DRAW_LANES)
+    draw_lanes(s, block + (uint64_t)l, word + 4 * l);
 }
 
 /* The draws of `count` <= DRAW_TILE elements from `element` on, in order. */
@@ -75,23 +103,32 @@ static const uint16_t *draw_row(const draw_source *s, uint64_t element,
   return (const uint16_t *)(const void *)buffer->word + element % 8;
 }
 
+/* y[i] = dropout(x[i]) (+ base[i], when given): n <= DRAW_TILE draws at d. */
+static inline void drop_tile(const draw_source *s, const uint16_t *d,
+                             const float *x, const float *base, float *y,
+                             int64_t n) {
+  const float factor = s->factor;
+  const int32_t threshold = (int32_t)s->threshold;
+  if (base) {
+#pragma GCC ivdep
+    for (int64_t j = 0; j < n; j++)
+      y[j] = base[j] + (d[j] >= threshold ? x[j] * factor : 0.0f);
+  } else {
+#pragma GCC ivdep
+    for (int64_t j = 0; j < n; j++)
+      y[j] = d[j] >= threshold ? x[j] * factor : 0.0f;
+  }
+}
+
 /* y = dropout(x) (+ base, when given) over n elements from `element` on. All
  * three rows may be the same memory. */
 static void drop_row(const draw_source *s, uint64_t element, const float *x,
                      const float *base, float *y, int64_t n) {
   draw_buffer buffer;
-  const float factor = s->factor;
-  const uint32_t threshold = s->threshold;
   for (int64_t i = 0; i < n; i += DRAW_TILE) {
     int64_t m = cpu_smaller(DRAW_TILE, n - i);
     const uint16_t *d = draw_row(s, element + (uint64_t)i, m, &buffer);
-    const float *xi = x + i, *bi = base + (base ? i : 0);
-    float *yi = y + i;
-#pragma GCC ivdep
-    for (int64_t j = 0; j < m; j++) {
-      float kept = d[j] >= threshold ? xi[j] * factor : 0.0f;
-      yi[j] = base ? bi[j] + kept : kept;
-    }
+    drop_tile(s, d, x + i, base ? base + i : NULL, y + i, m);
   }
 }
 

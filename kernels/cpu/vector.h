@@ -18,7 +18,10 @@ typedef float row_m __attribute__((vector_size(32), aligned(4), may_alias));
 
 #define ROW_LOAD(p) ((row_v)(*(const row_m *)(p)))
 #define ROW_STORE(p, v) (*(row_m *)(p) = (row_m)(v))
-#define ROW_MAX(a, b) ((a) > (b) ? (a) : (b))
+/* a where mask, else b; mask is the result of a comparison. */
+#define ROW_PICK(mask, a, b) \
+  ((row_v)(((mask) & (row_i)(a)) | (~(mask) & (row_i)(b))))
+#define ROW_MAX(a, b) ROW_PICK((a) > (b), a, b)
 
 /* Two accumulators to one number, always pairwise in the same order. */
 #define ROW_FOLD(s0, s1)                               \
