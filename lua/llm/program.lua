@@ -47,7 +47,7 @@ function program.compile(e, build, how)
     recompute = how.recompute or t.recompute, precision = t.precision,
     saved = how.saved or t.saved, quantize = storage(e.shape),
     optimizer = program.optimizer(t, how.steps or 1000), seed = e.seed,
-    plan = how.plan, device = how.device,
+    plan = how.plan, device = how.device, head_chunk = how.head_chunk,
   })
 end
 

@@ -89,11 +89,10 @@ function resume.jobs(sweep, s)
   local jobs, skipped = {}, {}
   for _, e in ipairs(sweep.experiments) do
     local known = s.experiments[e.name]
-    if not pending(sweep, s, e.name) then
-      known = nil
-    elseif resume.wanted(sweep.config.values.only, e.name) then
+    local left = pending(sweep, s, e.name)
+    if left and resume.wanted(sweep.config.values.only, e.name) then
       jobs[#jobs + 1] = { e = e, mode = "train" }
-    elseif not (known and known.status == "skipped") then
+    elseif left and not (known and known.status == "skipped") then
       skipped[#skipped + 1] = e
     end
   end

@@ -1,5 +1,6 @@
 -- A sweep from check to plots: the four stages, and the end.
 local check = require "llm.check"
+local common = require "llm.common"
 local config = require "llm.config"
 local console = require "llm.console"
 local data = require "llm.data"
@@ -133,6 +134,8 @@ local function finish(sweep, boss, con, began)
     con:say("stopped; the same command continues", "warn")
     return
   end
+  boss:write { type = "common",
+    plans = common.plans(sweep, boss.state.experiments) }
   boss:write { type = "finish", seconds = host.clock() - began }
   require("llm.output").write(sweep.out, con, sweep)
   con:format("good", "total time %s", size.seconds(host.clock() - began))
@@ -142,7 +145,7 @@ end
 return function(sweep)
   local began, fresh = host.clock(), resume.flag(sweep, "fresh")
   host.file.mkdir(sweep.out)
-  local lock <close> = resume.lock(sweep)
+  local _ <close> = resume.lock(sweep)
   local now = resume.identity(sweep)
   if fresh then resume.start_over(sweep) end
   local path = sweep.out .. "/journal.jsonl"

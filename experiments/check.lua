@@ -1,0 +1,22 @@
+-- Can this machine run the sweep? Versions, device, memory, disk, data, a
+-- self-test, the time it will take. Exit code 1 when something is missing.
+--
+--   llmhost experiments/check.lua [profile=nano|full]
+local check = require "llm.check"
+local host = require "host"
+local sweep = require "llm.sweep"
+
+local function main()
+  local s = sweep { name = "check" }
+  local report = check.full(s)
+  if host.options.json or s.config.flags.json then
+    print(host.json.encode(report, { indent = 2 }))
+  else
+    print(table.concat(check.lines(report), "\n"))
+    print(report.failed and "some of it must be mended first"
+      or "next: llmhost experiments/sweep.lua")
+  end
+  return report.failed and 1 or 0
+end
+
+return setmetatable({}, { __run = main })

@@ -1,0 +1,172 @@
+-- Whether this machine can run a sweep: a list of findings, each pass, warn,
+-- fail or info, with the command that fixes it.
+local device = require "llm.device"
+local host = require "host"
+local parts = require "llm.parts"
+local size = require "llm.size"
+
+local check = {}
+
+local GB = 1e9
+-- { pass, warn } bytes: at least pass is fine, under warn fails.
+local NEEDS = {
+  nano = { memory = { 2 * GB, 1 * GB }, disk = { 2 * GB, .2 * GB } },
+  full = { memory = { 32 * GB, 8 * GB }, disk = { 10 * GB, 1 * GB } },
+}
+local WARN = { memory = 16 * GB, disk = 5 * GB }
+
+local function level(got, need, warn)
+  if got >= need[1] then return "pass" end
+  if got < need[2] then return "fail" end
+  return got < (warn or need[1]) and "warn" or "pass"
+end
+
+local function finding(level_, name, text, fix)
+  return { level = level_, name = name, text = text, fix = fix }
+end
+
+-- A plain record of what results depend on; goes into the journal.
+function check.environment()
+  local m = host.machine()
+  local backend = device.backend()
+  return { device = backend == "cpu" and m.cpu or device.name(),
+    backend = backend, build = parts.build(), date = host.date(),
+    cores = m.cores, memory = m.memory, os = m.os, kernel = m.kernel,
+    isa = m.isa }
+end
+
+local function memory(profile)
+  local m = host.machine()
+  local word = level(m.memory, NEEDS[profile].memory,
+    profile == "full" and WARN.memory)
+  return finding(word, "memory", ("%s, %s available; the %s profile wants %s")
+    :format(size.bytes(m.memory), size.bytes(m.available), profile,
+    size.bytes(NEEDS[profile].memory[1])),
+    word == "fail" and "profile=nano needs less" or nil)
+end
+
+local function disk(profile, out)
+  local d, message = host.disk(host.file.exists(out) and out or ".")
+  if not d then return finding("warn", "disk", message) end
+  local word = level(d.free, NEEDS[profile].disk,
+    profile == "full" and WARN.disk)
+  return finding(word, "disk", ("%s free; the %s profile wants %s"):format(
+    size.bytes(d.free), profile, size.bytes(NEEDS[profile].disk[1])),
+    word == "fail" and "free some space, or out=FOLDER on another disk" or nil)
+end
+
+local function machine()
+  local m = host.machine()
+  return finding("info", "machine", ("%s, %d cores, %s, %s%s"):format(m.cpu,
+    m.cores, m.isa, m.os, m.wsl and ", WSL" or ""))
+end
+
+local function wsl()
+  if not host.machine().wsl then return nil end
+  return finding("info", "WSL", "the driver spills to host memory instead of "
+    .. "failing: keep memory.budget below what is free")
+end
+
+local function cuda()
+  local wanted = device.backend() == "cuda"
+  local found, text = parts.cuda()
+  if found then return finding("pass", "CUDA", text) end
+  return finding(wanted and "fail" or "info", "CUDA", text,
+    wanted and "--device cpu runs without it" or nil)
+end
+
+local function source(sweep)
+  local v = sweep.config.values
+  local s = v["data.source"]
+  if s == "auto" and sweep.config.profile == "nano" then s = "system" end
+  if s == "auto" then
+    return finding("warn", "data", "text from the hub is not part of this "
+      .. "build", "data.source=PATH or data.source=system")
+  elseif s == "system" or s == "-" or s:find "[*?]" or s:find "^hf:" then
+    return finding("pass", "data", "source: " .. s)
+  elseif host.file.exists(s) then
+    return finding("pass", "data", "source: " .. s)
+  end
+  return finding("fail", "data", "no such file or folder: " .. s,
+    "data.source=PATH")
+end
+
+local function tokenizer(sweep)
+  local path = sweep.config.values["data.tokenizer"]
+  if path == "auto" then
+    return finding("pass", "tokenizer", "trained on the corpus")
+  elseif host.file.exists(path) then
+    return finding("pass", "tokenizer", path)
+  end
+  return finding("fail", "tokenizer", "no such file: " .. path,
+    "data.tokenizer=auto")
+end
+
+-- Seconds a sweep will take: training, and what comes with it.
+function check.estimate(sweep)
+  local total = 0
+  for _, e in ipairs(sweep.experiments) do
+    if math.type(e.train.steps) == "integer" then return nil end
+    total = total + e.train.minutes * 60
+      * (1.25 + e.search.share + e.search.timing_share) + 3
+  end
+  return total / #device.slots()
+end
+
+local function time(sweep)
+  local seconds = check.estimate(sweep)
+  return finding("info", "time", seconds
+    and ("about %s for %d experiments"):format(size.seconds(seconds),
+      #sweep.experiments) or "not known: steps are given, no time")
+end
+
+local function selftest()
+  local ok, text = parts.selftest()
+  return finding(ok and "pass" or "fail", "self-test", text,
+    not ok and "make test says more" or nil)
+end
+
+local function report_of(list)
+  local report = { findings = {}, failed = false }
+  for i = 1, list.n do
+    local f = list[i]
+    if f then
+      report.findings[#report.findings + 1] = f
+      report.failed = report.failed or f.level == "fail"
+    end
+  end
+  return report
+end
+
+-- What a sweep looks at before it starts.
+function check.quick(sweep)
+  local profile = sweep.config.profile
+  return report_of(table.pack(machine(), memory(profile),
+    disk(profile, sweep.out), cuda(), source(sweep), tokenizer(sweep),
+    selftest(), time(sweep)))
+end
+
+-- Everything: the program's parts and versions, too.
+function check.full(sweep)
+  local report = check.quick(sweep)
+  for i, f in ipairs(parts.versions()) do table.insert(report.findings, i, f) end
+  for _, f in ipairs(parts.optional()) do
+    report.findings[#report.findings + 1] = f
+  end
+  report.findings[#report.findings + 1] = wsl()
+  return report
+end
+
+local MARK = { pass = "ok  ", warn = "warn", fail = "FAIL", info = "    " }
+
+-- Lines of text, one a finding.
+function check.lines(report)
+  local lines = {}
+  for i, f in ipairs(report.findings) do
+    lines[i] = ("%s  %-10s %s%s"):format(MARK[f.level], f.name, f.text,
+      f.fix and "; " .. f.fix or "")
+  end
+  return lines
+end
+
+return check

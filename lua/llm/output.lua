@@ -1,0 +1,81 @@
+-- Everything a sweep leaves behind, written again from its journal at any
+-- time: results, report, plots, and the list of them.
+local host = require "host"
+local metrics = require "llm.metrics"
+local report = require "llm.report"
+local results = require "llm.results"
+local size = require "llm.size"
+local state = require "llm.state"
+local summary = require "llm.summary"
+
+local output = {}
+
+local function write(out, name, text, written)
+  local path = out .. "/" .. name
+  local ok, message = host.file.write(path, text)
+  if not ok then error(path .. ": " .. tostring(message), 0) end
+  written[#written + 1] = { path = path, bytes = #text }
+end
+
+local function curves_of(out, list)
+  local curves = {}
+  for _, r in ipairs(list) do
+    curves[r.name] = state.strip(metrics.read(out .. "/runs/" .. r.name))
+  end
+  return curves
+end
+
+local function image_names(files)
+  local names = {}
+  for _, file in ipairs(files) do
+    local name = file.path:match "([^/]+%.png)$"
+    if name then names[#names + 1] = name end
+  end
+  return names
+end
+
+-- Draw the plots; a missing plot module costs only the plots.
+local function draw(out, list, con)
+  local ok, plots = pcall(require, "plots")
+  if not ok then
+    con:say("plots: not drawn: " .. tostring(plots):match "[^\n]*", "warn")
+    return {}
+  end
+  local drawn, files = pcall(plots.write, list, out, curves_of(out, list))
+  if not drawn then
+    con:say("plots: not drawn: " .. tostring(files), "bad")
+    return {}
+  end
+  return files
+end
+
+local function told(con, files)
+  for _, file in ipairs(files) do
+    con:format(nil, "wrote %s (%s)", file.path, size.bytes(file.bytes))
+  end
+end
+
+local function environment_date(s)
+  return s.sweep and s.sweep.environment and s.sweep.environment.date
+end
+
+-- Write results, report and plots of the folder `out`; tell `con`. Gives the
+-- results.
+function output.write(out, con)
+  local list, s = results.read(out)
+  if not list then error(s, 0) end
+  s.date = environment_date(s)
+  local written = {}
+  write(out, "experiment_results.json", results.encode(list), written)
+  local images = draw(out, list, con)
+  con:stage(3, "report")
+  write(out, "experiment_report.md",
+    report.text(list, s, image_names(images)), written)
+  told(con, written)
+  con:stage(4, "plots")
+  told(con, images)
+  con:table(summary(list))
+  return list
+end
+
+return output
