@@ -129,7 +129,8 @@ $(BUILD)/chart.so: $(CHART_OBJECTS)
 	@echo "  link  $@"
 	@echo '{ global: luaopen_*; local: *; };' >$(BUILD)/module.map
 	$(Q)$(CC) -shared $(filter -fsanitize%,$(LDFLAGS)) -o $@ $^ \
-	  -Wl,--version-script=$(BUILD)/module.map -lplot -lm
+	  -Wl,--version-script=$(BUILD)/module.map -lplot \
+	  $(if $(HAVE_ZLIB),-lz) -lm
 
 CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/llmhost_cuda.so: $(CUDA_OBJECTS)

@@ -12,6 +12,7 @@
 /* `decimals` digits after the point, none after 15 before it. */
 static void put_fixed(char out[24], double v, int decimals) {
   char text[64];
+  if (decimals < 0 || decimals > 9) decimals = 9;
   double unit = pow(10, decimals);
   if (!(fabs(v) * unit < 1e15)) {
     snprintf(out, 24, "%.2e", v);
@@ -22,7 +23,8 @@ static void put_fixed(char out[24], double v, int decimals) {
   long long n = llround(fabs(v) * unit), u = (long long)unit;
   const char *sign = v < 0 && n ? "-" : "";
   if (decimals > 0)
-    snprintf(text, sizeof text, "%s%lld.%0*lld", sign, n / u, decimals, n % u);
+    snprintf(text, sizeof text, "%s%lld.%0*lld", sign, n / u, decimals & 15,
+             n % u);
   else
     snprintf(text, sizeof text, "%s%lld", sign, n);
   memcpy(out, text, 23);

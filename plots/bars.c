@@ -6,7 +6,7 @@
 #include <math.h>
 #include <stdio.h>
 
-enum { ROW = 20 };
+enum { ROW = 20, MOST = 90 };  /* pixels: a label's row, a bar's width */
 
 typedef struct {
   lp_view view;
@@ -94,7 +94,8 @@ static void plan_labels(bars *b, lp_canvas *c, const lp_panel *p, lp_box box) {
     widest = fmax(widest, lp_text_width(c, p->category[i].label,
                                         &lp_font_tick));
   b->upright = widest + 6 > room;
-  b->label_room = b->upright ? fmin(widest, 110) + 12 : ROW + 2;
+  b->label_room = b->upright
+      ? fmin(widest, 0.3 * (box.y1 - box.y0)) + 12 : ROW + 2;
 }
 
 static void draw_category(const bars *b, int i) {
@@ -196,11 +197,10 @@ static void draw_bar(const bars *b, const lp_series *s, int i, double x,
   describe(note, v->p, s, i);
   lp_open_mark(v->c, note);
   if (!v->p->dots) lp_draw_box(v->c, box, s->color);
-  double end = draw_whisker(b, s, i, x, half);
-  if (v->p->dots) {
+  if (v->p->dots)
     lp_draw_marker(v->c, s->marker ? s->marker : LP_CIRCLE, x, y, 6, s->color);
-    end = fmin(end, y - 7);
-  }
+  double end = draw_whisker(b, s, i, x, half);
+  if (v->p->dots) end = fmin(end, y - 7);
   lp_close_mark(v->c);
   if (v->p->values) draw_value(b, x, end, s->y[i], width + 3);
 }
@@ -209,7 +209,7 @@ static void draw_bar(const bars *b, const lp_series *s, int i, double x,
 static void draw_side_by_side(const bars *b, int i) {
   const lp_panel *p = b->view.p;
   int n = p->series_count;
-  double width = b->unit * (n == 1 ? 0.72 : 0.86) / n;
+  double width = fmin(b->unit * (n == 1 ? 0.72 : 0.86) / n, MOST);
   double x = centre(b, i) - width * (n - 1) / 2;
   for (int s = 0; s < n; s++, x += width) {
     const lp_series *e = &p->series[s];
@@ -221,7 +221,8 @@ static void draw_side_by_side(const bars *b, int i) {
 static void draw_piece(const bars *b, const lp_series *s, int i, double *up,
                        double *down) {
   const lp_view *v = &b->view;
-  double *end = s->y[i] < 0 ? down : up, from = *end, half = 0.36 * b->unit;
+  double *end = s->y[i] < 0 ? down : up, from = *end;
+  double half = fmin(0.36 * b->unit, MOST / 2);
   char note[200];
   *end += s->y[i];
   double y0 = lp_scale_at(&v->y, from), y1 = lp_scale_at(&v->y, *end);

@@ -22,7 +22,7 @@ plots.charts = {
   { name = "efficiency_scatter",
     build = require "plots.efficiency", width = 1200, height = 700 },
   { name = "results_table", build = require "plots.table", width = 1200,
-    height = function(view) return 170 + 30 * (#view.cells + 1) end },
+    height = function(view) return 158 + 30 * (#view.cells + 1) end },
 }
 
 -- The renderer, or nil and why there is none.
@@ -41,8 +41,9 @@ local function find(name)
 end
 
 -- One chart as the bytes of a "png" or "svg" file, or nil and why not.
--- options: curves = { [name] = { {step, tokens, seconds, loss, val_loss}, … } },
--- scale = 1 (PNG pixels a unit), size = {width, height} instead of the usual.
+-- options: curves = { [name] = { {step, tokens, seconds, loss, val_loss}, … } }
+-- (as recorded), scale = 1 (PNG pixels a unit), size = {width, height} instead
+-- of the usual.
 function plots.render(results, name, format, options)
   options = options or {}
   local entry, view = find(name), tidy.view(results)

@@ -1,12 +1,14 @@
 /* png.c: the box filter over libplot's pixels, and PNG by stb_image_write.
  *
- * stb's own compressor aborts when memory runs out; zlib's does not and packs
- * better, so stb is given that one. */
+ * stb's own compressor ends the process when memory runs out; zlib's does not
+ * and packs better, so stb is given that one where there is a zlib. */
 #include "png.h"
 
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+#ifdef HAVE_ZLIB
 #include <zlib.h>
 
 /* stb's contract for STBIW_ZLIB_COMPRESS: malloc'd bytes or NULL. */
@@ -24,10 +26,12 @@ static unsigned char *deflate_bytes(unsigned char *data, int size, int *out,
   return bytes;
 }
 
+#define STBIW_ZLIB_COMPRESS deflate_bytes
+#endif
+
 #define STB_IMAGE_WRITE_STATIC
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
-#define STBIW_ZLIB_COMPRESS deflate_bytes
 #pragma GCC diagnostic ignored "-Wunused-function"
 #pragma GCC diagnostic ignored "-Wshadow"
 #pragma GCC diagnostic ignored "-Wmissing-field-initializers"

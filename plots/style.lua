@@ -41,9 +41,15 @@ function style.si(value)
   while math.abs(value) >= 999.5 and i < #suffixes do
     value, i = value / 1000, i + 1
   end
-  local digits = math.abs(value) >= 100 and 0 or math.abs(value) >= 10 and 1 or 2
-  if i == 1 and value % 1 == 0 then digits = 0 end
-  return string.format("%." .. digits .. "f%s", value, suffixes[i])
+  if i == 1 and value % 1 == 0 then return string.format("%d", value) end
+  return style.digits(value) .. suffixes[i]
+end
+
+-- Three significant digits, zeros at the end kept: "1.10", "10.2", "456".
+function style.digits(value)
+  local size = math.abs(value)
+  local digits = size >= 99.95 and 0 or size >= 9.995 and 1 or 2
+  return string.format("%." .. digits .. "f", value)
 end
 
 -- Seconds as "19 s", "4.5 min" or "2.1 h".

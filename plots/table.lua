@@ -28,8 +28,8 @@ end
 
 local function memory_text(mean)
   if not mean then return NONE end
-  if mean < 1 then return string.format("%.3g MB", mean * 1000) end
-  return string.format("%.3g GB", mean)
+  local unit, divisor = style.memory_unit(mean)
+  return style.digits(mean / divisor) .. " " .. unit
 end
 
 local columns = {
@@ -51,7 +51,9 @@ local measured = {
 
 local function row_of(cell)
   local run = cell.runs[1]
-  for _, other in ipairs(cell.runs) do if other.ok then run = other break end end
+  for _, other in ipairs(cell.runs) do
+    if other.ok and not run.ok then run = other end
+  end
   local params = tidy.number(run.result, "model_stats", "total_parameters")
   local batch = tidy.mean(cell, "model_stats", "optimal_batch_size")
   local loss, spread = tidy.mean(cell, "evaluation", "val_loss")

@@ -14,7 +14,7 @@ const lp_font lp_font_alert = {12.5, true, LP_ALERT};
 
 /* A line further off than this many times the data does not stretch the
  * axis, or the data would be a thin smear at its foot. */
-static const double reach = 2;
+static const double reach = 2.5;
 
 static bool in_reach(const lp_reference *ref, lp_range data) {
   return !isnan(ref->value) && data.high > 0 &&
@@ -92,9 +92,10 @@ bool lp_view_open(lp_view *v, lp_canvas *c, const lp_panel *p, lp_box box,
   *v = (lp_view){.c = c, .p = p};
   double top = box.y0 + (p->title ? 30 : 10);
   double foot = box.y1 - below - (p->x.label ? 24 : 4) - (x ? 24 : 0);
-  int wanted = (int)((foot - top) / 55) + 1;
+  int wanted = (int)((foot - top) / 65) + 1;
   v->y = lp_scale_fit(with_references(p, y, false), &p->y, base, wanted);
-  int n = lp_scale_ticks(&v->y, p->y.format, wanted, ticks);
+  int n = y.low > y.high ? 0  /* nothing to measure: no numbers */
+                         : lp_scale_ticks(&v->y, p->y.format, wanted, ticks);
   double left = box.x0 + (p->y.label ? 22 : 0) + widest(c, ticks, n) + 12;
   v->plot = (lp_box){left, top, box.x1 - (x ? 16 : 4), foot};
   double across = v->plot.x1 - left;
