@@ -48,7 +48,7 @@ enum { LK_SEARCH_COUNT = 5 };
 
 #define LK_COMMA(v) v,
 
-/* --- scaling --------------------------------------------------------------- */
+/* --- scaling -------------------------------------------------------------- */
 
 /* What brings values to units of a block's scale s: u = (x · pre) · inv. pre
  * is 1 but for scales whose reciprocal would overflow; s = 0 gives u = 0. */
@@ -66,7 +66,7 @@ LK_BOTH float lk_unit_apply(lk_unit unit, float x) {
   return x * unit.pre * unit.inv;
 }
 
-/* --- codes ----------------------------------------------------------------- */
+/* --- codes ---------------------------------------------------------------- */
 
 /* Thresholds below u; ties go down. */
 LK_BOTH int32_t lk_nf4_code(float u) {
@@ -127,7 +127,7 @@ LK_BOTH int32_t lk_dynamic_code(const float *map, float u) {
   return map[up] - u < u - map[i] ? up : i;
 }
 
-/* --- NF4R ------------------------------------------------------------------ */
+/* --- NF4R ----------------------------------------------------------------- */
 
 /* Half the way from a value to the next one on the side of e; .6 outside. */
 LK_BOTH float lk_nf4r_half(int32_t code, int32_t below) {

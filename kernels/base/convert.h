@@ -7,19 +7,19 @@
 #include "math.h"
 
 /* NaN stays NaN. */
-LK_BOTH uint16_t lk_bf16_of_float(float x) {
+LK_BOTH uint16_t lk_bf16_from_f32(float x) {
   uint32_t bits = lk_bits_of_float(x);
   uint32_t rounded = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16;
   uint32_t nan = (bits >> 16) | 0x40u;
   return (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? nan : rounded);
 }
 
-LK_BOTH float lk_float_of_bf16(uint16_t x) {
+LK_BOTH float lk_f32_from_bf16(uint16_t x) {
   return lk_float_of_bits((uint32_t)x << 16);
 }
 
 /* Past 65504 to infinity, NaN stays NaN. */
-LK_BOTH uint16_t lk_f16_of_float(float x) {
+LK_BOTH uint16_t lk_f16_from_f32(float x) {
   uint32_t bits = lk_bits_of_float(x);
   uint32_t sign = (bits >> 16) & 0x8000u, a = bits & 0x7FFFFFFFu;
   uint32_t special = a > 0x7F800000u ? 0x7E00u : 0x7C00u;
@@ -30,7 +30,7 @@ LK_BOTH uint16_t lk_f16_of_float(float x) {
   return (uint16_t)(sign | (a >= 0x47800000u ? special : finite));
 }
 
-LK_BOTH float lk_float_of_f16(uint16_t x) {
+LK_BOTH float lk_f32_from_f16(uint16_t x) {
   uint32_t sign = (uint32_t)(x & 0x8000u) << 16;
   uint32_t a = (uint32_t)(x & 0x7FFFu) << 13;
   uint32_t exponent = a & 0x0F800000u;
@@ -44,7 +44,7 @@ LK_BOTH float lk_float_of_f16(uint16_t x) {
 }
 
 /* OCP e4m3: saturates at ±448, has no infinity; NaN is 0x7F. */
-LK_BOTH uint8_t lk_e4m3_of_float(float x) {
+LK_BOTH uint8_t lk_e4m3_from_f32(float x) {
   uint32_t bits = lk_bits_of_float(x);
   uint32_t sign = (bits >> 24) & 0x80u, a = bits & 0x7FFFFFFFu;
   uint32_t nan = a > 0x7F800000u ? 1u : 0u;
@@ -57,7 +57,7 @@ LK_BOTH uint8_t lk_e4m3_of_float(float x) {
   return (uint8_t)(nan ? 0x7Fu : sign | finite);
 }
 
-LK_BOTH float lk_float_of_e4m3(uint8_t x) {
+LK_BOTH float lk_f32_from_e4m3(uint8_t x) {
   uint32_t sign = (uint32_t)(x & 0x80u) << 24, a = x & 0x7Fu;
   uint32_t normal = (a << 20) + 0x3C000000u;
   uint32_t small = lk_bits_of_float((float)(int32_t)a * 0.001953125f);
@@ -68,7 +68,7 @@ LK_BOTH float lk_float_of_e4m3(uint8_t x) {
 
 /* E2M1: bit 3 the sign, magnitudes 0 .5 1 1.5 2 3 4 6; saturates at ±6, a zero
  * keeps its sign, NaN gives a zero. */
-LK_BOTH int32_t lk_e2m1_of_float(float x) {
+LK_BOTH int32_t lk_e2m1_from_f32(float x) {
   uint32_t bits = lk_bits_of_float(x);
   float a = lk_float_of_bits(bits & 0x7FFFFFFFu);
   int32_t code = (a > 0.25f) + (a >= 0.75f) + (a > 1.25f) + (a >= 1.75f) +
@@ -76,21 +76,21 @@ LK_BOTH int32_t lk_e2m1_of_float(float x) {
   return code | (int32_t)((bits >> 28) & 8u);
 }
 
-LK_BOTH float lk_float_of_e2m1(int32_t code) {
+LK_BOTH float lk_f32_from_e2m1(int32_t code) {
   int32_t m = code & 7;
   float a = (float)(m < 4 ? m : m < 6 ? 2 * m - 4 : 4 * m - 16) * 0.5f;
   return code & 8 ? -a : a;
 }
 
 /* E8M0: 2^(x - 127); 255 is NaN. */
-LK_BOTH float lk_float_of_e8m0(uint8_t x) {
+LK_BOTH float lk_f32_from_e8m0(uint8_t x) {
   uint32_t bits = x == 0 ? 0x00400000u : (uint32_t)x << 23;
   return lk_float_of_bits(x == 255 ? 0x7FC00000u : bits);
 }
 
 /* MXFP4's scale of a block whose largest magnitude is `amax`:
  * 2^(floor(log2 amax) - 2). */
-LK_BOTH uint8_t lk_e8m0_of_amax(float amax) {
+LK_BOTH uint8_t lk_e8m0_from_amax(float amax) {
   uint32_t exponent = (lk_bits_of_float(amax) & 0x7FFFFFFFu) >> 23;
   return (uint8_t)(exponent < 2u ? 0u : exponent - 2u);
 }
