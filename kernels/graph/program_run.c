@@ -1,0 +1,230 @@
+/* Running a program: initial weights, optimizer steps, evaluation. */
+#include <math.h>
+#include <string.h>
+
+#include "program_private.h"
+
+static lk_context *context_of(lk_program *p) { return p->machine.context; }
+
+static lk_status set_clock(lk_program *p, int64_t step, int64_t micro) {
+  uint32_t clock[LK_CLOCK] = {
+      [LK_CLOCK_SEED_LOW] = (uint32_t)p->o.seed,
+      [LK_CLOCK_SEED_HIGH] = (uint32_t)(p->o.seed >> 32),
+      [LK_CLOCK_STEP] = (uint32_t)step,
+      [LK_CLOCK_MICRO] = (uint32_t)micro};
+  return lk_machine_upload(&p->machine, p->clock, clock, sizeof clock);
+}
+
+/* --- initial weights ----------------------------------------------------------------- */
+
+static lk_status run_eager(lk_program *p, lk_call call) {
+  lk_storage *storage[LK_MAX_RESULTS] = {0};
+  lk_status status = lk_dispatch(context_of(p), &call, storage);
+  for (int i = 0; i < LK_MAX_RESULTS; i++) lk_storage_release(storage[i]);
+  return status;
+}
+
+static lk_tensor part(lk_program *p, const lk_parameter *w, lk_part which) {
+  return w->part[which] ? lk_machine_tensor(&p->machine, w->part[which])
+                        : LK_ABSENT;
+}
+
+/* Initial values, f32, into `to`. */
+static lk_status fill_initial(lk_program *p, const lk_parameter *w,
+                              lk_tensor to) {
+  if (w->init == LK_INIT_NORMAL)
+    return run_eager(p, (lk_call){
+        .op = LK_OP_randn, .out = {to},
+        .in = {lk_machine_tensor(&p->machine, p->clock)},
+        .attr = {.stream = 0x10000 + w->index, .scale = w->std}});
+  return run_eager(p, (lk_call){
+      .op = LK_OP_fill, .out = {to},
+      .attr = {.value = w->init == LK_INIT_ONES ? 1 : 0}});
+}
+
+static lk_status encode_initial(lk_program *p, const lk_parameter *w,
+                                lk_tensor values) {
+  return run_eager(p, (lk_call){
+      .op = LK_OP_nf4r_encode,
+      .out = {part(p, w, LK_PART_CODES), part(p, w, LK_PART_SCALES),
+              part(p, w, LK_PART_RESIDUAL)},
+      .in = {values, lk_machine_tensor(&p->machine, p->clock)},
+      .attr = {.block = w->block, .search = p->o.weights.search,
+               .stochastic = w->format->stochastic,
+               .stream = 0x20000 + w->index}});
+}
+
+/* Quantized weights pass through the arena (it holds any gradient, so any
+ * weight), or through an allocation where there is no arena. */
+static lk_status init_quantized(lk_program *p, const lk_parameter *w) {
+  lk_tensor values = {.dtype = LK_F32, .shape = w->shape};
+  int64_t bytes = lk_tensor_bytes(&values);
+  lk_storage *storage = NULL;
+  if (p->machine.arena && p->needs.arena >= bytes) {
+    values.data = p->machine.arena;
+  } else {
+    LK_TRY(lk_storage_new(context_of(p), bytes, LK_SCRATCH, &storage));
+    values.data = lk_storage_data(storage);
+  }
+  lk_status status = fill_initial(p, w, values);
+  if (status == LK_OK) status = encode_initial(p, w, values);
+  lk_storage_release(storage);
+  return status;
+}
+
+static lk_status init_parameter(lk_program *p, const lk_parameter *w) {
+  if (w->format->quantized) return init_quantized(p, w);
+  lk_tensor master = part(p, w, LK_PART_MASTER);
+  LK_TRY(fill_initial(p, w, master));
+  if (!w->part[LK_PART_COPY]) return LK_OK;
+  return run_eager(p, (lk_call){.op = LK_OP_cast,
+                                .out = {part(p, w, LK_PART_COPY)},
+                                .in = {master}});
+}
+
+static lk_status clear_state(lk_program *p) {
+  lk_context *x = context_of(p);
+  for (int i = 1; i < p->store.buffer_count; i++) {
+    const lk_buffer *b = &p->store.buffers[i];
+    if (b->category != LK_OPTIMIZER) continue;
+    lk_tensor t = lk_machine_tensor(&p->machine, i);
+    LK_TRY(x->backend->zero(x, t.data, lk_tensor_bytes(&t)));
+  }
+  return LK_OK;
+}
+
+lk_status lk_program_reset(lk_program *p) {
+  p->muon_factor = 1;
+  LK_TRY(clear_state(p));
+  LK_TRY(set_clock(p, 0, 0));
+  for (int i = 1; i < p->store.parameter_count; i++)
+    LK_TRY(init_parameter(p, &p->store.parameters[i]));
+  return context_of(p)->backend->synchronize(context_of(p));
+}
+
+/* --- opening --------------------------------------------------------------------------- */
+
+lk_status lk_program_open(lk_program *p, lk_context *context,
+                          lk_run_mode mode) {
+  const lk_graph *graphs[2] = {&p->graph[0], &p->graph[1]};
+  const lk_plan *plans[2] = {&p->plan[0], &p->plan[1]};
+  if (p->open) return LK_OK;
+  if (strcmp(context->profile->backend, p->profile->backend) != 0)
+    return lk_fail(&context->error, LK_ARGUMENT, "this program was compiled "
+                   "for %s, not for %s", p->profile->backend,
+                   context->profile->backend);
+  LK_TRY(lk_machine_open(&p->machine, context, &p->store, graphs, plans,
+                         p->graphs, mode));
+  p->open = true;
+  lk_status status = LK_OK;
+  for (int i = 0; i < p->graphs && status == LK_OK; i++)
+    status = lk_machine_run(&p->machine, i, LK_SETUP);
+  if (status == LK_OK) status = lk_program_reset(p);
+  if (status != LK_OK) lk_program_close(p);
+  return status;
+}
+
+void lk_program_close(lk_program *p) {
+  if (p->open) lk_machine_close(&p->machine);
+  p->open = false;
+}
+
+/* --- steps -------------------------------------------------------------------------------- */
+
+lk_status lk_program_begin(lk_program *p, int64_t step) {
+  p->step = step;
+  p->micro = 0;
+  p->rate = lk_schedule_rate(&p->optimizer.schedule, step);
+  float clip = p->optimizer.clip > 0 ? (float)p->optimizer.clip : INFINITY;
+  float control[LK_CONTROL] = {
+      [LK_CONTROL_RATE] = (float)p->rate,
+      [LK_CONTROL_LOSS_SCALE] = (float)p->loss_scale,
+      [LK_CONTROL_CLIP] = clip,
+      [LK_CONTROL_MUON_FACTOR] = (float)p->muon_factor,
+      [LK_CONTROL_STEP] = (float)(step + 1),
+      [LK_CONTROL_FACTOR] = 1,
+      [LK_CONTROL_FINITE] = 1};
+  LK_TRY(lk_machine_upload(&p->machine, p->control, control, sizeof control));
+  LK_TRY(set_clock(p, step, 0));
+  return lk_machine_run(&p->machine, 0, LK_BEGIN);
+}
+
+static lk_status set_batch(lk_program *p, const int32_t *ids,
+                           const int32_t *targets) {
+  int64_t bytes = p->o.batch * p->o.seq * (int64_t)sizeof *ids;
+  LK_TRY(lk_machine_upload(&p->machine, p->ids, ids, bytes));
+  return lk_machine_upload(&p->machine, p->targets, targets, bytes);
+}
+
+lk_status lk_program_micro(lk_program *p, const int32_t *ids,
+                           const int32_t *targets) {
+  LK_TRY(set_batch(p, ids, targets));
+  if (p->micro > 0) LK_TRY(set_clock(p, p->step, p->micro));
+  p->micro++;
+  return lk_machine_run(&p->machine, 0, LK_MICRO);
+}
+
+/* The sums of `metrics`: loss, correct, tokens. */
+static lk_status read_metrics(lk_program *p, float metrics[4]) {
+  return lk_machine_download(&p->machine, p->metrics, metrics,
+                             4 * sizeof *metrics);
+}
+
+lk_status lk_program_finish(lk_program *p, lk_step_result *r) {
+  float control[LK_CONTROL], metrics[4];
+  LK_TRY(lk_machine_run(&p->machine, 0, LK_UPDATE));
+  LK_TRY(lk_machine_download(&p->machine, p->control, control,
+                             sizeof control));
+  LK_TRY(read_metrics(p, metrics));
+  p->muon_factor = control[LK_CONTROL_FACTOR];
+  *r = (lk_step_result){.loss = metrics[0] / metrics[2],
+                        .accuracy = metrics[1] / metrics[2],
+                        .norm = control[LK_CONTROL_NORM], .rate = p->rate,
+                        .tokens = (int64_t)metrics[2],
+                        .finite = control[LK_CONTROL_FINITE] != 0};
+  r->finite = r->finite && isfinite(r->loss) && isfinite(r->norm);
+  return LK_OK;
+}
+
+lk_status lk_program_evaluate(lk_program *p, const int32_t *ids,
+                              const int32_t *targets, double *loss,
+                              double *correct) {
+  int which = p->has_optimizer;
+  float metrics[4];
+  LK_TRY(set_batch(p, ids, targets));
+  LK_TRY(lk_machine_run(&p->machine, which, LK_BEGIN));
+  LK_TRY(lk_machine_run(&p->machine, which, LK_MICRO));
+  LK_TRY(read_metrics(p, metrics));
+  *loss += metrics[0];
+  *correct += metrics[1];
+  return LK_OK;
+}
+
+/* --- state ---------------------------------------------------------------------------------- */
+
+double lk_program_muon_factor(const lk_program *p) { return p->muon_factor; }
+
+void lk_program_set_muon_factor(lk_program *p, double factor) {
+  p->muon_factor = factor;
+}
+
+void lk_program_set_loss_scale(lk_program *p, double scale) {
+  p->loss_scale = scale;
+}
+
+lk_status lk_program_gradient(lk_program *p, const char *name,
+                              lk_tensor *gradient) {
+  lk_error *error = &context_of(p)->error;
+  const lk_parameter *w = lk_store_find(&p->store, name);
+  if (w == NULL)
+    return lk_fail(error, LK_ARGUMENT, "no parameter is called %s", name);
+  lk_value v = p->graph[0].parameter_gradients[w->index].value;
+  if (p->fused || v == LK_NONE || p->machine.mode == LK_RUN_SEPARATE)
+    return lk_fail(error, LK_ARGUMENT, "the gradient of %s is not kept", name);
+  const lk_plan *plan = &p->plan[0];
+  int64_t offset = plan->blocks[plan->block_of_value[v]].offset;
+  *gradient = (lk_tensor){.data = p->machine.arena + offset,
+                          .dtype = p->graph[0].values[v].dtype,
+                          .shape = w->shape};
+  return LK_OK;
+}
