@@ -56,9 +56,10 @@ typedef struct lh_option {
 
 /* Fill `out` (already holding the defaults) from the options table at `index`.
  * Positional values [1], [2], … go to the first `positional` options of the
- * list. An absent table (none or nil) leaves the defaults. Raises, naming
- * `who` (e.g. "nn.linear"): an unknown key with the nearest known one, a wrong
- * type, a value out of range with the range. */
+ * list; positional < 0 leaves them to the caller. An absent table (none or
+ * nil) leaves the defaults. Raises, naming `who` (e.g. "nn.linear"): an unknown
+ * key with the nearest known one, a wrong type, a value out of range with the
+ * range. */
 void lh_options(lua_State *L, int index, const char *who,
                 const lh_option *options, int positional, void *out);
 

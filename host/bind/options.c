@@ -91,7 +91,7 @@ static void check_keys(lua_State *L, int index, const char *who,
       if (!unknown || strcmp(key, unknown) < 0) unknown = key;
     } else if (lua_isinteger(L, -2)) {
       lua_Integer i = lua_tointeger(L, -2);
-      if (i >= 1 && i <= positional) continue;
+      if (i >= 1 && (i <= positional || positional < 0)) continue;
       lh_raise(L, LK_ARGUMENT, "%s: takes %d positional value%s, got [%lld]",
                who, positional, positional == 1 ? "" : "s", (long long)i);
     } else {
