@@ -149,7 +149,9 @@ end
 -- Everything: the program's parts and versions, too.
 function check.full(sweep)
   local report = check.quick(sweep)
-  for i, f in ipairs(parts.versions()) do table.insert(report.findings, i, f) end
+  for i, f in ipairs(parts.versions()) do
+    table.insert(report.findings, i, f)
+  end
   for _, f in ipairs(parts.optional()) do
     report.findings[#report.findings + 1] = f
   end

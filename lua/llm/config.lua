@@ -25,7 +25,8 @@ end
 local function flatten(source, prefix, accept, names)
   local flat = {}
   for _, key in ipairs(sorted(source)) do
-    local v = source[key] ~= nil and source[key] or source[tonumber(key)]
+    local v = source[key]
+    if v == nil then v = source[tonumber(key)] end
     local field = schema.find(key)
     if type(v) == "table" and accept.sections[key] then
       for inner, x in pairs(v) do

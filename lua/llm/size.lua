@@ -32,7 +32,7 @@ end
 local BYTES = { { 1e12, " TB" }, { 1e9, " GB" }, { 1e6, " MB", 1 },
   { 1e3, " kB", 0 }, last = " B" }
 local COUNTS = { { 1e12, "T" }, { 1e9, "G" }, { 1e6, "M" },
-  { 1e4, "k", 1 } }
+  { 1e3, "k", 1 } }
 
 -- "1.23 GB"; "?" for nil.
 function size.bytes(n) return n and scaled(n, BYTES, 2) or "?" end
