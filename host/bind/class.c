@@ -110,7 +110,7 @@ void lh_class_new(lua_State *L, const lh_class *class_) {
   if (class_->methods) lh_document(L, class_->name, class_->methods);
 }
 
-/* --- boxes --------------------------------------------------------------- */
+/* --- boxes --- */
 
 static int free_box(lua_State *L) {
   void **box = lua_touserdata(L, 1);
