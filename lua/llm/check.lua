@@ -161,12 +161,12 @@ end
 
 local MARK = { pass = "ok  ", warn = "warn", fail = "FAIL", info = "    " }
 
--- Lines of text, one a finding.
+-- Lines of text: one a finding, one more for what mends it.
 function check.lines(report)
   local lines = {}
-  for i, f in ipairs(report.findings) do
-    lines[i] = ("%s  %-10s %s%s"):format(MARK[f.level], f.name, f.text,
-      f.fix and "; " .. f.fix or "")
+  for _, f in ipairs(report.findings) do
+    lines[#lines + 1] = ("%s  %-10s %s"):format(MARK[f.level], f.name, f.text)
+    if f.fix then lines[#lines + 1] = (" "):rep(17) .. "-> " .. f.fix end
   end
   return lines
 end

@@ -18,7 +18,7 @@ local COLORS = { good = "green", bad = "red", warn = "yellow",
 -- One line or several. mood: good, bad, warn, head or nil.
 function console:say(text, mood)
   local stamp = host.date():gsub("T", " "):sub(1, 19)
-  host.terminal.progress ""
+  host.terminal.progress()
   local log = {}
   for line in (text .. "\n"):gmatch "(.-)\n" do
     log[#log + 1] = stamp .. "  " .. line .. "\n"
@@ -37,7 +37,7 @@ end
 
 -- A table without time stamps on the terminal, so that it keeps to 80 columns.
 function console:table(lines)
-  host.terminal.progress ""
+  host.terminal.progress()
   if not self.quiet then
     io.stdout:write(table.concat(lines, "\n"), "\n")
     io.stdout:flush()
