@@ -29,7 +29,8 @@ CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer \
                   -fno-sanitize-recover=undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
-WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes
+WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes \
+            -Werror=implicit-function-declaration
 # A warning fails CI; a user's newer compiler may still warn.
 WERROR   := $(if $(CI),$(if $(filter release,$(VARIANT)),-Werror))
 
