@@ -62,10 +62,11 @@ int64_t lk_scratch_bias_backward(const lk_profile *profile,
   return row_parts_bytes(&call->in[0], columns(&call->in[0]));
 }
 
-/* Positions sorted by id: one count a row of the table, one index a row. */
+/* CUDA: positions sorted by id, one count a row of the table, one index a
+ * row. */
 int64_t lk_scratch_embed_backward(const lk_profile *profile,
                                   const lk_call *call) {
-  (void)profile;
+  if (is_cpu(profile)) return 0;
   return (call->out[0].shape.dim[0] + 1) * 4 +
          lk_tensor_count(&call->in[1]) * 4;
 }
@@ -82,22 +83,24 @@ int64_t lk_scratch_head_norm_backward(const lk_profile *profile,
   return row_parts_bytes(&call->in[0], 2 * call->attr.width);
 }
 
-/* A lane of the CPU holds 128 x 128 probabilities and some 128-row blocks. */
-int64_t lk_scratch_attention(const lk_profile *profile, const lk_call *call) {
-  if (!is_cpu(profile)) return 0;
-  return (int64_t)profile->lanes * (2 * 128 * 128 + 4 * 128 * call->attr.width +
-                                    1024) * 4;
+/* A lane of the CPU: `count` blocks of query rows against a strip of keys. */
+static int64_t attention_lanes(const lk_profile *profile, const lk_call *call,
+                               int64_t count) {
+  int64_t strip = smaller(LK_ATTENTION_KEYS, call->attr.seq);
+  return (int64_t)profile->lanes * count * LK_ATTENTION_ROWS * strip * 4;
 }
 
-/* delta [B, H, T] = rowsum(do · o), and a lane's blocks on the CPU; dq in f32
- * on CUDA. */
+int64_t lk_scratch_attention(const lk_profile *profile, const lk_call *call) {
+  return is_cpu(profile) ? attention_lanes(profile, call, 1) : 0;
+}
+
+/* The probabilities and their gradient on the CPU; delta [B, H, T] =
+ * rowsum(do · o) and dq in f32 on CUDA. */
 int64_t lk_scratch_attention_backward(const lk_profile *profile,
                                       const lk_call *call) {
   const lk_attr *a = &call->attr;
-  int64_t delta = a->batch * a->heads * a->seq * 4;
-  if (!is_cpu(profile)) return delta * (1 + a->width);
-  return delta + (int64_t)profile->lanes *
-                     (3 * 128 * 128 + 8 * 128 * a->width + 1024) * 4;
+  if (is_cpu(profile)) return attention_lanes(profile, call, 2);
+  return a->batch * a->heads * a->seq * 4 * (1 + a->width);
 }
 
 static int64_t logits_bytes(const lk_call *call) {
@@ -118,7 +121,7 @@ int64_t lk_scratch_head_loss_train(const lk_profile *profile,
 }
 
 int64_t lk_scratch_metrics(const lk_profile *profile, const lk_call *call) {
-  (void)profile;
+  if (is_cpu(profile)) return 0;
   return pieces(lk_tensor_count(&call->in[0])) * 16;
 }
 

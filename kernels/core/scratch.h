@@ -45,6 +45,10 @@ static inline int64_t lk_row_parts(int64_t rows) {
   return parts < LK_ROW_PARTS ? parts : LK_ROW_PARTS;
 }
 
+/* The CPU's attention works on this many query rows against a strip of at most
+ * this many keys. */
+enum { LK_ATTENTION_ROWS = 64, LK_ATTENTION_KEYS = 512 };
+
 /* Tiles of the CPU's Newton-Schulz: columns that are replaced at a time. */
 enum { LK_NS_COLUMNS = 256 };
 

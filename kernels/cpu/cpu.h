@@ -47,7 +47,7 @@ int cpu_lanes(const lk_context *context);
 /* The kernels of a level ("v1", "v3", "v4"; "base" off x86); NULL if unknown
  * or not supported by this processor. */
 const lk_kernel *cpu_level_kernels(const char *level);
-/* The level that lk_cpu_backend() uses: the highest this processor has, or
+/* The level that lk_cpu_backend() uses: the highest of this processor, or
  * what the environment's LLMHOST_CPU_LEVEL names. */
 const char *cpu_level(void);
 

@@ -15,21 +15,6 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
   return LK_OK;
 }
 
-#if __has_include("random.c") && \
-    __has_include("matmul.c") && \
-    __has_include("activation.c") && \
-    __has_include("attention.c") && \
-    __has_include("elementwise.c") && \
-    __has_include("embedding.c") && \
-    __has_include("loss.c") && \
-    __has_include("norm.c") && \
-    __has_include("optimizer.c") && \
-    __has_include("quantize.c") && \
-    __has_include("reduce.c")
-#define CPU_COMPLETE 1
-#endif
-
-#ifdef CPU_COMPLETE
 #include "random.c"
 #include "matmul.c"
 #include "activation.c"
@@ -38,9 +23,41 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
 #include "embedding.c"
 #include "loss.c"
 #include "norm.c"
+#include "shape.c"
+#if __has_include("optimizer.c")
 #include "optimizer.c"
+#else
+#define cpu_accumulate NULL
+#define cpu_sum_squares NULL
+#define cpu_clip NULL
+#define cpu_adamw NULL
+#define cpu_sgd NULL
+#define cpu_muon_momentum NULL
+#define cpu_muon_momentum_int8 NULL
+#define cpu_newton_schulz NULL
+#define cpu_muon_update NULL
+#endif
+#if __has_include("quantize.c")
 #include "quantize.c"
+#else
+#define cpu_quantize NULL
+#define cpu_dequantize NULL
+#define cpu_nf4r_encode NULL
+#define cpu_nf4r_master NULL
+#define cpu_nf4r_update NULL
+#endif
+#if __has_include("reduce.c")
 #include "reduce.c"
+#else
+#define cpu_sum NULL
+#define cpu_mean NULL
+#define cpu_max NULL
+#define cpu_min NULL
+#define cpu_argmax NULL
+#define cpu_sum_to NULL
+#define cpu_broadcast NULL
+#define cpu_softmax NULL
+#define cpu_softmax_backward NULL
 #endif
 
 #define CPU_TABLE(level) CPU_TABLE_NAME(level)
@@ -48,10 +65,8 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
 
 extern const lk_kernel CPU_TABLE(LK_CPU_LEVEL)[LK_OP_COUNT];
 const lk_kernel CPU_TABLE(LK_CPU_LEVEL)[LK_OP_COUNT] = {
-#ifdef CPU_COMPLETE
 #define OP(name, results, inputs, attributes, gradient) \
   [LK_OP_##name] = cpu_##name,
 #include "../core/ops.def"
 #undef OP
-#endif
 };

@@ -132,7 +132,7 @@ static void drop_row(const draw_source *s, uint64_t element, const float *x,
   }
 }
 
-/* --- operators ------------------------------------------------------------- */
+/* --- operators ---------------------------------------------------------- */
 
 enum { RANDOM_PART = 16384 };
 
