@@ -53,7 +53,8 @@ static int classify_block(pcre2_code *pattern, pcre2_match_data *match,
                           uint32_t first, uint8_t *text) {
   size_t size = 0;
   for (uint32_t c = first; c < first + BLOCK; c++)
-    if (c < 0xD800 || c >= 0xE000) size += (size_t)lh_utf8_encode(c, text + size);
+    if (c < 0xD800 || c >= 0xE000)
+      size += (size_t)lh_utf8_encode(c, text + size);
   uint32_t next = first;
   for (size_t at = 0; at < size;) {
     int result = pcre2_match(pattern, text, size, at, PCRE2_NO_UTF_CHECK,
@@ -85,6 +86,8 @@ static void classify_all(void) {
       if (c < 0xD800 || c >= 0xE000)
         result = classify_block(pattern, match, c, text);
   }
+  /* PCRE2 keeps U+180E among the spaces, as Unicode did before 6.3. */
+  lh_unicode_class[0x180E] = LH_CHAR_OTHER;
   if (result != 0)
     lk_fail(&once_error, LK_UNSUPPORTED,
             "PCRE2 cannot classify Unicode characters (its error %d); the "

@@ -1,5 +1,6 @@
 /* The four character classes that the pre-tokenizer tells apart, as PCRE2
- * defines them (UTF + UCP): \p{L}, \p{N}, \s and the rest. A byte that is not
+ * defines them (UTF + UCP): \p{L}, \p{N}, \s and the rest (with U+180E in the
+ * rest, as Unicode has it now and HF's tokenizers treat it). A byte that is not
  * part of well-formed UTF-8 counts as one character of the rest. */
 #ifndef LH_TEXT_UNICODE_H
 #define LH_TEXT_UNICODE_H

@@ -1,0 +1,403 @@
+/* A corpus: reading a source into documents and holding some of them out. */
+#define _GNU_SOURCE
+#include "corpus.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../sys/file.h"
+#include "hash64.h"
+#include "unicode.h"
+#include "wordmap.h"
+
+enum { DOCUMENT_MOST = 256 << 10, DOCUMENT_LEAST = 1 << 10, FEW_FILES = 20 };
+static const int64_t corpus_most = INT64_C(2) << 30;
+static const int64_t system_most = INT64_C(256) << 20;
+static const char separator[] = "<|endoftext|>";
+
+/* What is being read, and how much of it is still wanted. */
+typedef struct reading {
+  const lh_source *source;
+  const lh_corpus_options *options;
+  lh_corpus *corpus;
+  int64_t wanted;         /* bytes */
+  int64_t piece;          /* the longest document */
+  lh_wordmap seen;        /* contents of found files */
+  lk_error *e;
+} reading;
+
+static lk_status no_memory(lk_error *e) {
+  return lk_fail(e, LK_OOM, "no memory for a corpus");
+}
+
+/* --- text ---------------------------------------------------------------------- */
+static bool is_utf8(const char *text, int64_t size) {
+  const uint8_t *p = (const uint8_t *)text, *end = p + size;
+  while (p < end) {
+    uint32_t code;
+    int length = *p < 0x80 ? 1 : lh_utf8_decode(p, end, &code);
+    if (length == 0) return false;
+    p += length;
+  }
+  return true;
+}
+
+/* Bytes of the first `chars` characters. */
+static int64_t bytes_of_chars(const char *text, int64_t size, int64_t chars) {
+  int64_t at = 0;
+  for (; at < size; at++) {
+    bool starts = ((uint8_t)text[at] & 0xC0) != 0x80;
+    if (starts && chars-- == 0) break;
+  }
+  return at;
+}
+
+/* The last place ≤ most where a character starts. */
+static int64_t character_start(const char *text, int64_t most) {
+  int64_t at = most;
+  while (at > 0 && most - at < 3 && ((uint8_t)text[at] & 0xC0) == 0x80) at--;
+  return ((uint8_t)text[at] & 0xC0) == 0x80 ? most : at;
+}
+
+/* Where to cut a text longer than `most`: after the last blank line of its
+ * second half, else after the last line, else between characters. */
+static int64_t cut_place(const char *text, int64_t most) {
+  int64_t line = 0;
+  for (int64_t at = most; at > most / 2; at--) {
+    if (text[at - 1] != '\n') continue;
+    if (line == 0) line = at;
+    if (at >= 2 && text[at - 2] == '\n') return at;
+  }
+  return line ? line : character_start(text, most);
+}
+
+static bool is_blank(const char *text, int64_t size) {
+  for (int64_t i = 0; i < size; i++)
+    if (!strchr(" \t\r\n\f\v", text[i]) || text[i] == 0) return false;
+  return true;
+}
+
+/* --- documents ------------------------------------------------------------------- */
+static bool is_full(const reading *r) {
+  int64_t most = r->options->max_documents;
+  return r->wanted <= 0 || (most > 0 && r->corpus->count >= most);
+}
+
+static lk_status add_document(reading *r, const char *text, int64_t size) {
+  lh_corpus *c = r->corpus;
+  if (is_full(r) || is_blank(text, size)) return LK_OK;
+  if (r->options->max_chars > 0)
+    size = bytes_of_chars(text, size, r->options->max_chars);
+  if (size > r->wanted) size = character_start(text, r->wanted);
+  if (size == 0) return LK_OK;
+  if (c->count == c->room) {
+    int64_t room = c->room * 2 + 64;
+    lh_corpus_document *more = realloc(c->documents, (size_t)room * sizeof *more);
+    if (more == NULL) return no_memory(r->e);
+    c->documents = more;
+    c->room = room;
+  }
+  c->documents[c->count++] = (lh_corpus_document){text, size, false};
+  c->bytes += size;
+  r->wanted -= size;
+  return LK_OK;
+}
+
+/* Cut a text without separators into documents. */
+static lk_status add_pieces(reading *r, const char *text, int64_t size) {
+  while (size > r->piece && !is_full(r)) {
+    int64_t cut = cut_place(text, r->piece);
+    LK_TRY(add_document(r, text, cut));
+    text += cut;
+    size -= cut;
+  }
+  return add_document(r, text, size);
+}
+
+/* All documents of one file's text, which is a block of the corpus. */
+static lk_status add_text(reading *r, const char *text, int64_t size) {
+  const char *end = text + size, *found;
+  int64_t length = (int64_t)sizeof separator - 1;
+  while ((found = memmem(text, (size_t)(end - text), separator,
+                         (size_t)length)) != NULL) {
+    LK_TRY(add_pieces(r, text, found - text));
+    text = found + length;
+  }
+  return add_pieces(r, text, end - text);
+}
+
+/* Make a malloc'ed text the corpus's; frees it on failure. */
+static lk_status add_block(reading *r, char *text) {
+  lh_corpus *c = r->corpus;
+  if (c->block_count == c->block_room) {
+    int64_t room = c->block_room * 2 + 64;
+    char **blocks = realloc(c->blocks, (size_t)room * sizeof *blocks);
+    if (blocks == NULL) {
+      free(text);
+      return no_memory(r->e);
+    }
+    c->blocks = blocks;
+    c->block_room = room;
+  }
+  c->blocks[c->block_count++] = text;
+  return LK_OK;
+}
+
+/* --- files ----------------------------------------------------------------------- */
+/* Whether a found file is to be passed over; counts why. */
+static lk_status is_unwanted(reading *r, const char *text, int64_t size,
+                             bool *unwanted) {
+  *unwanted = memchr(text, 0, (size_t)size) != NULL || !is_utf8(text, size);
+  r->corpus->skipped += *unwanted;
+  if (*unwanted) return LK_OK;
+  bool added;
+  if (!lh_wordmap_insert(&r->seen, text, size,
+                         lh_hash64(text, (size_t)size, 0), &added))
+    return no_memory(r->e);
+  *unwanted = !added;
+  r->corpus->duplicates += !added;
+  return LK_OK;
+}
+
+/* Read the part of a file that can still be used. A found file that cannot be
+ * read any more is skipped (*text NULL). */
+static lk_status read_file(reading *r, const lh_source_file *file,
+                           char **text, int64_t *size) {
+  int fd;
+  *text = NULL;
+  lk_status status = lh_file_open(file->path, &fd, size, r->e);
+  if (status != LK_OK) return r->source->mixed ? LK_OK : status;
+  int64_t most = r->options->max_chars > 0 ? corpus_most : r->wanted;
+  bool cut = *size > most;
+  if (cut) *size = most;
+  *text = malloc((size_t)*size + 1);
+  status = *text ? lh_file_pread(fd, file->path, *text, *size, 0, r->e)
+                 : no_memory(r->e);
+  close(fd);
+  if (status == LK_OK) {
+    (*text)[*size] = 0;
+    if (cut) *size = character_start(*text, *size);
+  } else {
+    free(*text);
+    *text = NULL;
+  }
+  return status;
+}
+
+static lk_status read_one(reading *r, const lh_source_file *file) {
+  char *text;
+  int64_t size;
+  bool unwanted = false;
+  LK_TRY(read_file(r, file, &text, &size));
+  if (text == NULL) {
+    r->corpus->skipped++;
+    return LK_OK;
+  }
+  LK_TRY(add_block(r, text));
+  r->corpus->files++;
+  if (r->source->mixed) LK_TRY(is_unwanted(r, text, size, &unwanted));
+  else if (memchr(text, 0, (size_t)size))
+    return lk_fail(r->e, LK_FORMAT, "'%s' is not text (it holds zero bytes)",
+                   file->path);
+  if (!unwanted) return add_text(r, text, size);
+  free(text);
+  r->corpus->block_count--;
+  return LK_OK;
+}
+
+/* Mark the files to read: all, or under a limit of `system` files from all
+ * over until they suffice. Binary and repeated files count as if they gave
+ * text, hence the slack. */
+static lk_status choose_files(const reading *r, bool *chosen) {
+  const lh_source *s = r->source;
+  int64_t left = r->wanted + r->wanted / 4;
+  if (!s->sampled || s->bytes <= r->wanted) {
+    memset(chosen, 1, (size_t)s->count * sizeof *chosen);
+    return LK_OK;
+  }
+  int64_t *order = lh_shuffled(s->count, 17);
+  if (order == NULL) return no_memory(r->e);
+  for (int64_t i = 0; i < s->count && left > 0; i++) {
+    chosen[order[i]] = true;
+    left -= s->files[order[i]].size;
+  }
+  free(order);
+  return LK_OK;
+}
+
+static lk_status read_files(reading *r) {
+  const lh_source *s = r->source;
+  bool *chosen = calloc((size_t)s->count + 1, sizeof *chosen);
+  if (chosen == NULL) return no_memory(r->e);
+  lk_status status = choose_files(r, chosen);
+  for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++)
+    if (chosen[i]) status = read_one(r, &s->files[i]);
+  free(chosen);
+  return status;
+}
+
+static lk_status read_text(reading *r) {
+  const lh_source *s = r->source;
+  char *text = malloc((size_t)s->bytes + 1);
+  if (text == NULL) return no_memory(r->e);
+  memcpy(text, s->text, (size_t)s->bytes + 1);
+  LK_TRY(add_block(r, text));
+  if (memchr(text, 0, (size_t)s->bytes))
+    return lk_fail(r->e, LK_FORMAT, "'%s' is not text (it holds zero bytes)",
+                   s->name);
+  return add_text(r, text, s->bytes);
+}
+
+/* --- held-out documents ----------------------------------------------------------- */
+typedef struct keyed {
+  uint64_t key;
+  int64_t number;
+} keyed;
+
+static int by_key(const void *a, const void *b) {
+  const keyed *x = a, *y = b;
+  if (x->key != y->key) return x->key < y->key ? -1 : 1;
+  return (x->number > y->number) - (x->number < y->number);
+}
+
+int64_t *lh_shuffled(int64_t count, uint64_t seed) {
+  keyed *items = malloc((size_t)count * sizeof *items + 1);
+  int64_t *order = malloc((size_t)count * sizeof *order + 1);
+  if (items && order) {
+    for (int64_t i = 0; i < count; i++)
+      items[i] = (keyed){lh_hash_number(i, lh_hash64(&seed, 8, 3)), i};
+    qsort(items, (size_t)count, sizeof *items, by_key);
+    for (int64_t i = 0; i < count; i++) order[i] = items[i].number;
+  } else {
+    free(order);
+    order = NULL;
+  }
+  free(items);
+  return order;
+}
+
+/* Hold documents out in shuffled order, each as long as it brings the share of
+ * bytes nearer to the one asked for; one at least. */
+static lk_status hold_out(lh_corpus *c, const lh_corpus_options *options,
+                          lk_error *e) {
+  if (options->validation <= 0) return LK_OK;
+  if (c->count < 2)
+    return lk_fail(e, LK_ARGUMENT, "a corpus of one document (%lld bytes) "
+                   "cannot be split into training and validation; give more "
+                   "text or validation = 0", (long long)c->bytes);
+  int64_t target = (int64_t)((double)c->bytes * options->validation);
+  int64_t *order = lh_shuffled(c->count, options->seed);
+  if (order == NULL) return no_memory(e);
+  for (int64_t i = 0; i < c->count && c->held_count < c->count - 1; i++) {
+    lh_corpus_document *d = &c->documents[order[i]];
+    if (c->held_count > 0 && c->held_bytes + d->size / 2 > target) continue;
+    if (c->held_count == 0 && d->size > 2 * target && i + 1 < c->count)
+      continue;
+    d->held_out = true;
+    c->held_count++;
+    c->held_bytes += d->size;
+  }
+  free(order);
+  return LK_OK;
+}
+
+/* --- opening ------------------------------------------------------------------------ */
+uint64_t lh_corpus_key(const lh_source *source,
+                       const lh_corpus_options *options) {
+  uint64_t h = lh_hash_number(1, source->key); /* 1: of these cutting rules */
+  h = lh_hash64(&options->validation, sizeof options->validation, h);
+  h = lh_hash_number((int64_t)options->seed, h);
+  h = lh_hash_number(options->max_documents, h);
+  h = lh_hash_number(options->max_chars, h);
+  return lh_hash_number(options->max_bytes, h);
+}
+
+static lk_status start_reading(reading *r) {
+  const lh_source *s = r->source;
+  int64_t most = s->sampled ? system_most : corpus_most;
+  r->wanted = r->options->max_bytes;
+  if (r->wanted <= 0) {
+    if (!s->sampled && r->options->max_documents == 0 && s->bytes > most)
+      return lk_fail(r->e, LK_ARGUMENT, "data source '%s' holds %.1f GB; say "
+                     "how much of it to use (tokens or max_bytes)", s->name,
+                     (double)s->bytes * 1e-9);
+    r->wanted = most;
+  }
+  int64_t total = s->bytes < r->wanted ? s->bytes : r->wanted;
+  r->piece = total / 200;
+  if (s->count >= FEW_FILES || r->piece > DOCUMENT_MOST)
+    r->piece = DOCUMENT_MOST;
+  if (r->piece < DOCUMENT_LEAST) r->piece = DOCUMENT_LEAST;
+  return LK_OK;
+}
+
+static lh_corpus *new_corpus(void) {
+  lh_corpus *c = calloc(1, sizeof *c);
+  if (c) c->references = 1;
+  return c;
+}
+
+lk_status lh_corpus_read(const lh_source *source,
+                         const lh_corpus_options *options, lh_corpus **out,
+                         lk_error *e) {
+  reading r = {.source = source, .options = options, .corpus = new_corpus(),
+               .e = e};
+  *out = NULL;
+  if (r.corpus == NULL) return no_memory(e);
+  lk_status status = start_reading(&r);
+  if (status == LK_OK) status = source->text ? read_text(&r) : read_files(&r);
+  lh_wordmap_free(&r.seen);
+  if (status == LK_OK && r.corpus->count == 0)
+    status = lk_fail(e, LK_ARGUMENT, "data source '%s' holds no text",
+                     source->name);
+  if (status == LK_OK) status = hold_out(r.corpus, options, e);
+  r.corpus->key = lh_corpus_key(source, options);
+  if (status == LK_OK) *out = r.corpus;
+  else lh_corpus_release(r.corpus);
+  return status;
+}
+
+lk_status lh_corpus_of(const char *const *texts, const int64_t *sizes,
+                       int64_t count, const lh_corpus_options *options,
+                       lh_corpus **out, lk_error *e) {
+  reading r = {.options = options, .corpus = new_corpus(), .e = e};
+  lk_status status = r.corpus ? LK_OK : no_memory(e);
+  uint64_t key = 5;
+  *out = NULL;
+  r.wanted = options->max_bytes > 0 ? options->max_bytes : corpus_most;
+  for (int64_t i = 0; status == LK_OK && i < count; i++) {
+    char *text = malloc((size_t)sizes[i] + 1);
+    if (text == NULL) status = no_memory(e);
+    if (status != LK_OK) break;
+    memcpy(text, texts[i], (size_t)sizes[i]);
+    text[sizes[i]] = 0;
+    key = lh_hash64(text, (size_t)sizes[i], key);
+    status = add_block(&r, text);
+    if (status == LK_OK) status = add_document(&r, text, sizes[i]);
+  }
+  if (status == LK_OK && r.corpus->count == 0)
+    status = lk_fail(e, LK_ARGUMENT, "the texts given hold no text");
+  if (status == LK_OK) status = hold_out(r.corpus, options, e);
+  if (status == LK_OK) {
+    r.corpus->key = lh_corpus_key(&(lh_source){.key = key}, options);
+    *out = r.corpus;
+  } else {
+    lh_corpus_release(r.corpus);
+  }
+  return status;
+}
+
+lh_corpus *lh_corpus_retain(lh_corpus *corpus) {
+  __atomic_add_fetch(&corpus->references, 1, __ATOMIC_RELAXED);
+  return corpus;
+}
+
+void lh_corpus_release(lh_corpus *corpus) {
+  if (corpus == NULL) return;
+  if (__atomic_sub_fetch(&corpus->references, 1, __ATOMIC_ACQ_REL) > 0) return;
+  for (int64_t i = 0; i < corpus->block_count; i++) free(corpus->blocks[i]);
+  free(corpus->blocks);
+  free(corpus->documents);
+  free(corpus);
+}
