@@ -228,6 +228,8 @@ help: ## This list
 	@sed -n 's/^\([a-z][a-z. _-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | \
 	  awk -F '\t' '{ printf "  %-22s %s\n", $$1, $$2 }'
 
+# Written by the compiler beside each object: no implicit rule makes them.
+%.d: ;
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
 
 .DELETE_ON_ERROR:
