@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { RUN = 512, TEXT = 512 };
+enum { RUN = 512, TEXT = 512, MOST = 120 };  /* points, bytes, letters */
 
 /* Whatever the caller computed, libplot sees a number near the page. */
 static double clean(const lp_canvas *c, double v) {
@@ -130,31 +130,41 @@ double lp_text_width(lp_canvas *c, const char *utf8, const lp_font *font) {
   return utf8 && *utf8 ? c->surface->width(c, utf8, font) : 0;
 }
 
-/* Copy the first n code points of `text`, and an ellipsis. */
-static void shorten(char out[TEXT], const char *text, int n) {
-  const char *end = text;
-  for (int i = 0; i < n && *end; i++) lp_text_next(&end);
-  size_t size = (size_t)(end - text);
-  if (size > TEXT - 4) size = TEXT - 4;
-  memcpy(out, text, size);
-  strcpy(out + size, "\xE2\x80\xA6");
+static int code_points(const char *text) {
+  int n = 0;
+  while (lp_text_next(&text)) n++;
+  return n;
 }
 
-/* `text` itself where it fits into `room`, else its longest start that does,
- * in `out`; "" when not even one letter does. */
+static size_t bytes_of(const char *text, int n) {
+  const char *end = text;
+  for (int i = 0; i < n && *end; i++) lp_text_next(&end);
+  return (size_t)(end - text);
+}
+
+/* `text`, `length` code points long, cut down to n of them: names that begin
+ * alike must stay apart, so what goes is the middle. */
+static void shorten(char out[TEXT], const char *text, int length, int n) {
+  size_t head = bytes_of(text, n - n / 3);
+  const char *tail = text + bytes_of(text, length - n / 3);
+  snprintf(out, TEXT, "%.*s\xE2\x80\xA6%s", (int)head, text, tail);
+}
+
+/* `text` itself where it fits into `room`, else as much of it as does, in
+ * `out`; "" when not even one letter does. */
 static const char *fitted(lp_canvas *c, const char *text, const lp_font *font,
                           double room, char out[TEXT]) {
-  int low = 0, high = 160;
   if (!text || !*text) return "";
+  int length = code_points(text), low = 0, high = length < MOST ? length : MOST;
   if (strlen(text) < TEXT && lp_text_width(c, text, font) <= room) return text;
   while (low < high) {
     int middle = (low + high + 1) / 2;
-    shorten(out, text, middle);
+    shorten(out, text, length, middle);
     if (lp_text_width(c, out, font) <= room) low = middle;
     else high = middle - 1;
   }
   if (!low) return "";
-  shorten(out, text, low);
+  shorten(out, text, length, low);
   return out;
 }
 

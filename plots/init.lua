@@ -41,7 +41,7 @@ local function find(name)
 end
 
 -- One chart as the bytes of a "png" or "svg" file, or nil and why not.
--- options: curves = { [name] = { {step, tokens, seconds, loss, val_loss}, … } }
+-- options: curves = { [name] = { {step, tokens, seconds, loss, val_loss} } }
 -- (as recorded), scale = 1 (PNG pixels a unit), size = {width, height} instead
 -- of the usual.
 function plots.render(results, name, format, options)
