@@ -100,6 +100,10 @@ end
 local SIGNALS = { [4] = "ILL", [6] = "ABRT", [7] = "BUS", [8] = "FPE",
   [9] = "KILL", [11] = "SEGV", [15] = "TERM" }
 
+-- Signals that only somebody else sends: the run is continued, not counted as
+-- broken.
+local FOREIGN = { [2] = true, [9] = true, [15] = true }
+
 local function crash(status, errors)
   local how
   if status.signal then
@@ -121,6 +125,8 @@ local function classify(self, status)
     return "oom", "the Lua state ran out of memory"
   elseif status.exit == 130 then
     return "interrupted", "stopped by a signal"
+  elseif FOREIGN[status.signal] then
+    return "interrupted", crash(status, self.errors)
   elseif status.exit == 1 then
     return "error", self.errors[1] or "ended with exit code 1 and no result"
   end

@@ -1,0 +1,93 @@
+-- Every way an experiment can end, beside one that must not notice.
+local check = require "check"
+local host = require "host"
+local micro = require "micro"
+
+local root = micro.folder "failures"
+
+local HOOKS = [[
+  on_step = function(e, r)
+    if r.step < 2 then return end
+    if e.variant == "raises" then error("a planted error") end
+    if e.variant == "exits" then os.exit(9) end
+    if e.variant == "aborts" then
+      local host = require "host"
+      host.process.signal(host.process.pid(), "QUIT")
+      host.sleep(5)
+    end
+    while e.variant == "hangs" do end
+  end,
+]]
+
+local MATRIX = '{ name = "fine" }, { name = "raises" }, { name = "exits" }, '
+  .. '{ name = "aborts" }, { name = "hangs" }, '
+  .. '{ name = "big", memory = { budget = "100KB" } }, '
+  .. '{ name = "diverges", optimizer = "sgd", lr = 1e4, diverge = 1.5 }, '
+  .. '{ name = "last", ["train.saved"] = "int8" }'
+
+local by_name, text
+
+check.case("the sweep goes on past every failure", function()
+  micro.script(root, MATRIX, HOOKS)
+  local status, out, err = micro.run(root)
+  check.equal(status.exit, 1, out .. err)
+  text = out
+  by_name = micro.results(root)
+  check.equal(by_name.m_fine.status, "ok")
+  check.equal(by_name.m_last.status, "ok")
+end)
+
+local function failed(variant, status, words)
+  check.case(variant .. " is recorded as " .. status, function()
+    local r = by_name["m_" .. variant]
+    check.truthy(r, "no result")
+    check.equal(r.status, status, tostring(r.error))
+    check.truthy(r.error:find(words, 1, true), r.error)
+    check.truthy(text:find(status, 1, true), "not in the log")
+  end)
+end
+
+failed("raises", "error", "a planted error")
+failed("exits", "crashed", "exit code 9")
+failed("aborts", "crashed", "ended by signal 3")
+failed("hangs", "hung", "no sign of life")
+failed("big", "oom", "does not fit: a micro-batch of 1 needs")
+
+check.case("divergence is caught at its step", function()
+  local status = by_name.m_diverges.status
+  check.truthy(status == "diverged" or status == "nan", status)
+  check.truthy(by_name.m_diverges.error:find("step", 1, true))
+end)
+
+check.case("the report names them", function()
+  local report = host.file.read(root .. "/out/experiment_report.md")
+  check.truthy(report:find("| m_hangs | hung |", 1, true))
+end)
+
+check.case("failures are not run again, --retry runs them again", function()
+  local _, out = micro.run(root)
+  check.truthy(out:find("8 of 8 are finished already", 1, true), out)
+  local status, again = micro.run(root, "--retry", "only=m_exits")
+  check.truthy(status.exit ~= 0)
+  check.truthy(again:find("m_exits: crashed", 1, true), again)
+end)
+
+check.case("the others are unchanged to the bit", function()
+  local alone = micro.folder "alone"
+  micro.script(alone, '{ name = "fine" }')
+  local status, out, err = micro.run(alone)
+  check.equal(status.exit, 0, out .. err)
+  check.equal(micro.losses(root, "m_fine"), micro.losses(alone, "m_fine"))
+  host.file.remove_tree(alone)
+end)
+
+check.case("nothing fits: exit code 3", function()
+  local none = micro.folder "none"
+  micro.script(none, '{ name = "a" }')
+  local status = micro.run(none, "memory.budget=50KB")
+  check.equal(status.exit, 3)
+  host.file.remove_tree(none)
+end)
+
+host.file.remove_tree(root)
+check.done()

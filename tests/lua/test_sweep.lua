@@ -1,0 +1,116 @@
+-- Whole sweeps of a micro model with the real program: what they write, what
+-- is refused, what a failing experiment costs, and continuing after any end.
+local check = require "check"
+local host = require "host"
+local micro = require "micro"
+
+local FOUR = '{ name = "baseline" }, { name = "gqa", kv_groups = 2 }, '
+  .. '{ name = "fp4", fp4 = true }, '
+  .. '{ name = "gqa_fp4", kv_groups = 2, fp4 = true }'
+
+local root = micro.folder "sweep"
+local clean
+
+check.case("a sweep runs and writes everything", function()
+  micro.script(root, FOUR)
+  local status, out, err = micro.run(root)
+  check.equal(status.exit, 0, out .. err)
+  local by_name, list = micro.results(root)
+  check.equal(#list, 4)
+  for i, name in ipairs { "m_baseline", "m_gqa", "m_fp4", "m_gqa_fp4" } do
+    local r = list[i]
+    check.equal(r.name, name)
+    check.equal(r.status, "ok", tostring(r.error))
+    check.equal(r.training_stats.steps_completed, 6)
+    check.equal(r.training_stats.tokens_processed, 384)
+    check.equal(r.memory_stats.peak_memory_gb,
+      r.memory_stats.predicted_memory_gb, name .. ": peak against plan")
+    local folder = root .. "/out/runs/" .. name
+    for _, file in ipairs { "metrics.jsonl", "metrics.csv", "config.json",
+      "checkpoints/step-00000006/model.safetensors",
+      "checkpoints/step-00000006/training.safetensors",
+      "checkpoints/step-00000006/state.json" } do
+      check.truthy(host.file.exists(folder .. "/" .. file), file)
+    end
+  end
+  check.truthy(by_name.m_fp4.optimizations.use_fp4)
+  check.equal(by_name.m_gqa.optimizations.n_kv_heads, 1)
+  for _, file in ipairs { "journal.jsonl", "experiment_log.txt",
+    "experiment_report.md" } do
+    check.truthy(host.file.exists(root .. "/out/" .. file), file)
+  end
+  clean = micro.losses(root, "m_baseline")
+  check.truthy(clean:find("6:0x", 1, true), clean)
+end)
+
+check.case("started again, it repeats nothing and ends the same", function()
+  local before = host.file.read(root .. "/out/experiment_results.json")
+  local status, out = micro.run(root)
+  check.equal(status.exit, 0)
+  check.truthy(out:find("4 of 4 are finished already", 1, true), out)
+  check.equal(host.file.read(root .. "/out/experiment_results.json"), before)
+end)
+
+check.case("another configuration in the same folder is refused", function()
+  local status, _, err = micro.run(root, "train.lr=0.5")
+  check.truthy(status.exit ~= 0)
+  check.truthy(err:find("holds a sweep of another configuration", 1, true),
+    err)
+  check.truthy(err:find("- train.lr = 0.001", 1, true), err)
+  check.truthy(err:find("+ train.lr = 0.5", 1, true), err)
+end)
+
+check.case("a changed script is refused by name", function()
+  local text = host.file.read(root .. "/sweep.lua")
+  host.file.write(root .. "/sweep.lua", text .. "-- one more line\n")
+  local status, _, err = micro.run(root)
+  host.file.write(root .. "/sweep.lua", text)
+  check.truthy(status.exit ~= 0)
+  check.truthy(err:find("these files changed: script", 1, true), err)
+end)
+
+check.case("usage errors end with code 2 before anything runs", function()
+  local status, _, err = micro.run(root, "train.minuts=5")
+  check.equal(status.exit, 2, err)
+  check.truthy(err:find("did you mean 'train.minutes'?", 1, true), err)
+end)
+
+check.case("--fresh starts over", function()
+  local status, out = micro.run(root, "--fresh", "train.steps=2")
+  check.equal(status.exit, 0, out)
+  local by_name = micro.results(root)
+  check.equal(by_name.m_fp4.training_stats.steps_completed, 2)
+end)
+
+check.case("--dry-run touches nothing", function()
+  local empty = micro.folder "dry"
+  micro.script(empty, FOUR)
+  local status, out, err = micro.run(empty, "--dry-run")
+  check.equal(status.exit, 0, err)
+  check.truthy(out:find("m_gqa_fp4", 1, true), out)
+  for line in out:gmatch "[^\n]+" do
+    check.truthy(utf8.len(line) <= 80, line)
+  end
+  check.equal(host.file.exists(empty .. "/out"), false)
+  check.equal(host.file.exists(empty .. "/data_cache"), false)
+  host.file.remove_tree(empty)
+end)
+
+check.case("equal steps: all variants take the smallest count", function()
+  local status, out, err = micro.run(root, "--fresh", "train.steps=equal",
+    "train.minutes=0.01")
+  check.equal(status.exit, 0, out .. err)
+  local _, list = micro.results(root)
+  for _, r in ipairs(list) do
+    check.equal(r.config.total_steps, list[1].config.total_steps)
+  end
+end)
+
+check.case("a time limit becomes a journaled number of steps", function()
+  local status, out, err = micro.run(root, "--fresh", "train.minutes=0.01",
+    "matrix.fp4.train.steps=3")
+  check.equal(status.exit, 2, out .. err)
+end)
+
+host.file.remove_tree(root)
+check.done()
