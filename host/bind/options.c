@@ -35,12 +35,20 @@ static int edit_distance(const char *a, const char *b) {
   return d[n][m];
 }
 
+/* Edit distance, but a word that was broken off (three letters or more) is as
+ * near as one wrong letter. */
+static int distance(const char *word, const char *known) {
+  size_t length = strlen(word);
+  bool begins = length >= 3 && strncmp(word, known, length) == 0;
+  return begins ? 1 : edit_distance(word, known);
+}
+
 const char *lh_nearest(const char *word, const char *const *words) {
   int length = (int)strlen(word);
   int limit = length <= 2 ? 1 : length <= 4 ? 2 : length <= 8 ? 3 : 4;
   const char *best = NULL;
   for (; *words; words++) {
-    int d = edit_distance(word, *words);
+    int d = distance(word, *words);
     /* A word with nothing in common is no suggestion, however short. */
     if (d >= (int)strlen(*words)) continue;
     if (d <= limit - (best != NULL)) best = *words, limit = d;

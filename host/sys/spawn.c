@@ -100,6 +100,15 @@ static bool connect_streams(const plumbing *p) {
          (p->err[1] < 0 || dup2(p->err[1], STDERR_FILENO) >= 0);
 }
 
+/* Let exec close what others opened without close-on-exec: a library's
+ * descriptors, or those this process was started with. */
+static void close_foreign(void) {
+#ifdef SYS_close_range
+  const unsigned close_on_exec = 4; /* CLOSE_RANGE_CLOEXEC, Linux 5.11 */
+  syscall(SYS_close_range, 3u, ~0u, close_on_exec);
+#endif
+}
+
 static void run_child(const plumbing *p, const lh_spawn *s, pid_t parent)
     __attribute__((noreturn));
 static void run_child(const plumbing *p, const lh_spawn *s, pid_t parent) {
@@ -110,6 +119,7 @@ static void run_child(const plumbing *p, const lh_spawn *s, pid_t parent) {
   }
   reset_signals();
   if (!connect_streams(p)) report_and_end(p->report[1], errno);
+  close_foreign();
   if (s->cwd && chdir(s->cwd) != 0) report_and_end(p->report[1], errno);
   execvpe(s->argv[0], s->argv, s->env ? s->env : environ);
   report_and_end(p->report[1], errno);
