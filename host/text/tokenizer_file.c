@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "../sys/file.h"
+#include "../sys/json.h"
 #include "hash64.h"
-#include "json.h"
 #include "tokenizer.h"
 #include "unicode.h"
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "../../kernels/base/status.h"
+#include "../sys/utf8.h"
 
 enum { LH_CHAR_OTHER, LH_CHAR_LETTER, LH_CHAR_NUMBER, LH_CHAR_SPACE };
 
@@ -17,11 +18,6 @@ extern uint8_t lh_unicode_class[0x110000];
 /* Fill lh_unicode_class from PCRE2, once per process; safe from any thread.
  * UNSUPPORTED when PCRE2 lacks Unicode, OOM. */
 lk_status lh_unicode_prepare(lk_error *e);
-
-/* Bytes of the well-formed UTF-8 character at p (*code gets it), or 0. */
-int lh_utf8_decode(const uint8_t *p, const uint8_t *end, uint32_t *code);
-/* Write one code point; returns its bytes (1 to 4). */
-int lh_utf8_encode(uint32_t code, uint8_t *out);
 
 /* Class of the character at p < end; *length gets its bytes. */
 static inline int lh_char_at(const uint8_t *p, const uint8_t *end,

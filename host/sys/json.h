@@ -1,8 +1,9 @@
 /* A small strict JSON reader: text into a tree of nodes. RFC 8259 and nothing
  * beside it: no NaN, no 0x10, no trailing commas, valid UTF-8 only, no lone
- * surrogates, bounded depth. Made for vocabulary files. */
-#ifndef LH_TEXT_JSON_H
-#define LH_TEXT_JSON_H
+ * surrogates, bounded depth. Made for vocabularies and tensor headers; equal
+ * names in one object are the caller's to refuse. */
+#ifndef LH_SYS_JSON_H
+#define LH_SYS_JSON_H
 
 #include <stdbool.h>
 #include <stdint.h>
