@@ -24,41 +24,11 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
 #include "loss.c"
 #include "norm.c"
 #include "shape.c"
-#if __has_include("optimizer.c")
 #include "optimizer.c"
-#else
-#define cpu_accumulate NULL
-#define cpu_sum_squares NULL
-#define cpu_clip NULL
-#define cpu_adamw NULL
-#define cpu_sgd NULL
-#define cpu_muon_momentum NULL
-#define cpu_muon_momentum_int8 NULL
-#define cpu_newton_schulz NULL
-#define cpu_muon_update NULL
-#endif
-#if __has_include("quantize.c")
+#include "newton_schulz.c"
 #include "quantize.c"
-#else
-#define cpu_quantize NULL
-#define cpu_dequantize NULL
-#define cpu_nf4r_encode NULL
-#define cpu_nf4r_master NULL
-#define cpu_nf4r_update NULL
-#endif
-#if __has_include("reduce.c")
+#include "nf4r.c"
 #include "reduce.c"
-#else
-#define cpu_sum NULL
-#define cpu_mean NULL
-#define cpu_max NULL
-#define cpu_min NULL
-#define cpu_argmax NULL
-#define cpu_sum_to NULL
-#define cpu_broadcast NULL
-#define cpu_softmax NULL
-#define cpu_softmax_backward NULL
-#endif
 
 #define CPU_TABLE(level) CPU_TABLE_NAME(level)
 #define CPU_TABLE_NAME(level) lk_cpu_kernels_##level
