@@ -62,19 +62,18 @@ end
 
 -- Write every chart as PNG and SVG into `folder`. Gives an array of
 -- { path =, bytes = }, or nil, message, code of the first that failed.
--- Without curves given (here or as results.curves) they are read from
--- folder/runs/.
-function plots.write(results, folder, options)
+-- `curves` as in plots.render; without any they are read from folder/runs/.
+function plots.write(results, folder, curves)
   local host = require "host"
-  local written, given = {}, options or {}
+  local written = {}
   local renderer, why = plots.renderer()
   if not renderer then return nil, why, "missing" end
-  local curves = given.curves or results.curves
+  curves = curves or results.curves
     or require("plots.curves").read(results, folder)
   for _, entry in ipairs(plots.charts) do
     for _, format in ipairs{ "png", "svg" } do
       local bytes = plots.render(results, entry.name, format,
-        { curves = curves, scale = given.scale })
+        { curves = curves })
       local path = folder .. "/" .. entry.name .. "." .. format
       local ok, message, code = host.file.write(path, bytes)
       if not ok then return nil, message, code end

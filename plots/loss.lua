@@ -5,6 +5,54 @@ local tidy = require "plots.tidy"
 
 local BINS, FEW = 120, 6
 
+-- Add a record's numbers to the sums of its step.
+local function add(sums, record)
+  local step = tidy.number(record, "step")
+  if not step then return end
+  local sum = sums[step] or { step = step, count = {} }
+  sums[step] = sum
+  for _, key in ipairs{ "tokens", "seconds", "loss", "val_loss" } do
+    local value = tidy.number(record, key)
+    if value then
+      sum[key] = (sum[key] or 0) + value
+      sum.count[key] = (sum.count[key] or 0) + 1
+    end
+  end
+end
+
+-- The mean of several curves, at the steps that all of them have.
+local function mean_curve(list)
+  local sums, steps, mean = {}, {}, {}
+  for _, curve in ipairs(list) do
+    for _, record in ipairs(curve) do add(sums, record) end
+  end
+  for step in pairs(sums) do steps[#steps + 1] = step end
+  table.sort(steps)
+  for _, step in ipairs(steps) do
+    local record = { step = step }
+    for key, n in pairs(sums[step].count) do
+      if n == #list then record[key] = sums[step][key] / n end
+    end
+    mean[#mean + 1] = record
+  end
+  return mean
+end
+
+-- A cell's curve: of its only run, or the mean over those that ended well (of
+-- all when none did).
+local function curve_of(cell, curves)
+  local ok, all = {}, {}
+  for _, run in ipairs(cell.runs) do
+    local curve = curves[run.name]
+    if type(curve) == "table" and #curve > 0 then
+      all[#all + 1] = curve
+      if run.ok then ok[#ok + 1] = curve end
+    end
+  end
+  local list = #ok > 0 and ok or all
+  return #list > 1 and mean_curve(list) or list[1]
+end
+
 -- The points of one curve that carry `field`: arrays of tokens, seconds, loss.
 local function points(curve, field)
   local list = { tokens = {}, seconds = {}, loss = {} }
@@ -72,14 +120,14 @@ end
 local function collect(view, curves)
   local list, index, colors = {}, {}, style.colors(view.variants)
   for i, model in ipairs(view.models) do index[model] = i end
-  for _, run in ipairs(view.runs) do
-    local i = index[run.model]
+  for _, cell in ipairs(view.cells) do
+    local i, curve = index[cell.model], curve_of(cell, curves)
     local c = {
-      name = run.name, color = colors[run.variant],
+      name = cell.model .. "_" .. cell.variant, color = colors[cell.variant],
       dash = style.dashes[(#style.dashes - i) % #style.dashes + 1],
       marker = style.markers[(i - 1) % #style.markers + 1],
-      train = binned(points(curves[run.name], "loss")),
-      val = points(curves[run.name], "val_loss"),
+      train = binned(points(curve, "loss")),
+      val = points(curve, "val_loss"),
     }
     if #c.train.loss + #c.val.loss > 0 then list[#list + 1] = c end
   end
@@ -142,7 +190,7 @@ return function(view, options)
   return {
     title = "Loss curves", columns = 2, legend = legend(view),
     subtitle = what_is_drawn(curves) .. " \u{B7} " .. tidy.setting(view),
-    note = tidy.caveats(view),
+    note = tidy.caveats(view, "drawn at the steps that all of them have"),
     panels = {
       { kind = "lines", title = "Against tokens", y = y, empty = empty,
         x = { label = "Tokens trained on", format = "si" },

@@ -92,7 +92,8 @@ local function mark_best(view, rows)
 end
 
 return function(view)
-  local rows = {}
+  local rows, caveats = {}, tidy.caveats(view,
+    "\u{B1} is one standard deviation, differences inside it are ties")
   for i, cell in ipairs(view.cells) do
     rows[i] = row_of(cell)
     local before = view.cells[i - 1]
@@ -102,7 +103,7 @@ return function(view)
   return {
     title = "Results", subtitle = tidy.setting(view),
     note = "Best loss, memory and speed of all in bold."
-      .. (tidy.caveats(view) and " " .. tidy.caveats(view) or ""),
+      .. (caveats and " " .. caveats or ""),
     panels = { { kind = "table", table_columns = columns, rows = rows } },
   }
 end

@@ -57,8 +57,8 @@ local function run_of(result, index)
   local status = tidy.text(result, "status") or "unknown"
   return {
     name = name, result = result, status = status, ok = status == "ok",
-    model = tidy.text(result, "model") or model,
-    variant = tidy.text(result, "variant") or variant,
+    model = tidy.text(result, "config", "model") or model,
+    variant = tidy.text(result, "config", "variant") or variant,
     gqa = flag(result.optimizations, "use_gqa"),
     fp4 = flag(result.optimizations, "use_fp4"),
   }
@@ -157,8 +157,9 @@ function tidy.setting(view)
   return device and device .. " \u{B7} " .. count or count
 end
 
--- What every chart of quality must say: spread over seeds, many epochs.
-function tidy.caveats(view)
+-- What every chart of quality must say: several seeds (and `how` they are
+-- shown), many epochs. nil when there is nothing to say.
+function tidy.caveats(view, how)
   local notes, seeds, epochs = {}, 1, 0
   for _, cell in ipairs(view.cells) do seeds = math.max(seeds, #cell.runs) end
   for _, run in ipairs(view.runs) do
@@ -166,9 +167,9 @@ function tidy.caveats(view)
       tidy.number(run.result, "training_stats", "epochs") or 0)
   end
   if seeds > 1 then
-    notes[#notes + 1] = string.format("Mean of up to %d seeds; whiskers are "
-      .. "\u{B1} one standard deviation, differences inside them are ties.",
-      seeds)
+    notes[#notes + 1] = string.format("Mean of up to %d seeds; %s.", seeds,
+      how or "whiskers are \u{B1} one standard deviation, differences inside "
+      .. "them are ties")
   end
   if epochs > 4 then
     notes[#notes + 1] = string.format("Up to %.1f passes over the text (more "

@@ -41,9 +41,10 @@ local function draw(out, list, con)
     con:say("plots: not drawn: " .. tostring(plots):match "[^\n]*", "warn")
     return {}
   end
-  local drawn, files = pcall(plots.write, list, out, curves_of(out, list))
-  if not drawn then
-    con:say("plots: not drawn: " .. tostring(files), "bad")
+  local drawn, files, why = pcall(plots.write, list, out,
+    curves_of(out, list))
+  if not drawn or not files then
+    con:say("plots: not drawn: " .. tostring(files or why), "bad")
     return {}
   end
   return files

@@ -334,6 +334,9 @@ check.case("names split into model and variant", function()
   check.equal(split("small_gqa_s7"), "small|gqa")
   check.equal(split("1024d-24L_wide"), "1024d-24L|wide")
   check.equal(split("alone"), "alone|run")
+  local run = tidy.view{ { name = "a_b_c", config = { model = "a",
+    variant = "b_c" } } }.runs[1]
+  check.equal(run.model .. "|" .. run.variant, "a|b_c")
 end)
 
 check.case("seeds become mean and standard deviation", function()
@@ -345,6 +348,21 @@ check.case("seeds become mean and standard deviation", function()
   check.near(mean, 4.7 + 0.0415, 1e-9)
   check.near(spread, 0.001 / math.sqrt(2), 1e-9)
   check.equal(tidy.reason(cell), "nan")
+end)
+
+check.case("curves of several seeds are averaged step by step", function()
+  local list = { curves = { m_gqa_s1 = { { step = 1, tokens = 10, loss = 4 },
+    { step = 2, tokens = 20, loss = 3 } },
+    m_gqa_s2 = { { step = 1, tokens = 10, loss = 6 } } } }
+  for seed = 1, 2 do
+    list[seed] = { name = "m_gqa_s" .. seed, status = "ok",
+      environment = { seed = seed } }
+  end
+  local spec = require "plots.loss"(tidy.view(list), list)
+  local series = spec.panels[1].series
+  check.equal(#series, 1)
+  check.equal(table.concat(series[1].x, " "), "10.0")
+  check.equal(table.concat(series[1].y, " "), "5.0")
 end)
 
 check.case("savings are against the model's own baseline", function()
