@@ -17,8 +17,8 @@ static const char *check_skipped;
   do {                                                               \
     if (!(condition)) {                                              \
       check_failures++;                                              \
-      printf("# %s:%d: %s: ", __FILE__, __LINE__, #condition);       \
-      printf("" __VA_ARGS__);                                        \
+      printf("# %s:%d: %s:", __FILE__, __LINE__, #condition);        \
+      printf(" " __VA_ARGS__);                                       \
       printf("\n");                                                  \
     }                                                                \
   } while (0)
