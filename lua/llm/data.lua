@@ -44,39 +44,57 @@ function data.amount(experiments, backend, cores)
   return math.ceil(math.max(most / 4, 16 * seq, 200000))
 end
 
+-- Held-out tokens kept: what the evaluation that sees most needs.
+function data.held_out(experiments)
+  local most = 0
+  for _, e in ipairs(experiments) do
+    most = math.max(most, e.train.eval_tokens + e.train.seq + 1)
+  end
+  return most
+end
+
 local PRESETS = { original = { documents = 2000, max_chars = 3000,
   tokens = 500000 } }
 
 -- The options of host.text.prepare for a sweep's data section.
-function data.options(d, profile, amount)
+function data.options(d, profile, amount, eval_tokens)
   local preset = PRESETS[d.preset] or {}
-  local tokens = preset.tokens or d.tokens
+  local tokens, given = preset.tokens or d.tokens, d.tokenizer
+  local named = given ~= "auto" and given or nil
+  local merges = named and named:find "%.txt$" and named or nil
   return { source = source_of(d, profile), vocab = d.vocab,
-    tokenizer = d.tokenizer ~= "auto" and d.tokenizer or nil,
+    tokenizer = not merges and named or nil, merges = merges,
     validation = d.validation, cache = d.cache, seed = d.seed,
     tokens = tokens == "auto" and amount or tokens,
-    max_documents = preset.documents or d.documents,
+    eval_tokens = eval_tokens,
+    documents = preset.documents or d.documents,
     max_chars = preset.max_chars or d.max_chars }
 end
 
--- Prepare; gives the plain record that is journaled and handed to children.
-function data.prepare(d, profile, amount)
-  local options = data.options(d, profile, amount)
-  local text, message = host.text.prepare(options)
-  if not text then fail.raise("error", "data: %s", message) end
-  local function file(tokens)
-    local path = tokens:path()
-    return { path = path, count = tokens:count(),
-      crc32 = host.file.crc32(path), size = host.file.size(path) }
-  end
-  return { source = options.source, key = text.key,
-    vocab = text.tokenizer:count(), train = file(text.train),
-    validation = file(text.validation), bytes = text.bytes,
-    documents = text.documents }
+local function file(path, count)
+  return { path = path, count = count, crc32 = host.file.crc32(path),
+    size = host.file.size(path) }
 end
 
-local function open_file(file)
-  local tokens, message = host.text.tokens(file.path)
+-- Prepare; gives the plain record that is journaled and handed to children.
+function data.prepare(d, profile, amount, eval_tokens)
+  local options = data.options(d, profile, amount, eval_tokens)
+  local text, message = host.text.prepare(options)
+  if not text then fail.raise("error", "data: %s", message) end
+  if text.vocab > d.vocab then
+    fail.raise("argument", "the tokenizer has %d ids, data.vocab is %d",
+      text.vocab, d.vocab)
+  end
+  return { source = options.source, key = text.key, vocab = text.vocab,
+    train = file(text.train_path, text.tokens),
+    validation = file(text.validation_path, text.eval_tokens),
+    tokenizer = text.tokenizer_path, bytes = text.bytes,
+    documents = text.documents, messages = text.messages,
+    reused = text.reused }
+end
+
+local function open_file(record)
+  local tokens, message = host.text.tokens { record.path }
   if not tokens then fail.raise("error", "data: %s", message) end
   return tokens
 end
@@ -84,10 +102,10 @@ end
 -- Whether the files of a journaled record are still what they were.
 function data.unchanged(record)
   for _, part in ipairs { "train", "validation" } do
-    local file = record[part]
-    if host.file.size(file.path) ~= file.size
-      or host.file.crc32(file.path) ~= file.crc32 then
-      return false, file.path
+    local was = record[part]
+    if host.file.size(was.path) ~= was.size
+      or host.file.crc32(was.path) ~= was.crc32 then
+      return false, was.path
     end
   end
   return true
@@ -99,13 +117,15 @@ function data.open(record)
     validation = open_file(record.validation) }
 end
 
-function data.loader(tokens, e, batch)
-  return host.text.loader(tokens, { batch = batch, seq = e.train.seq,
+-- Training windows: one optimizer step is `e.sequences` of them.
+function data.loader(tokens, e)
+  return host.text.loader(tokens, { batch = e.sequences, seq = e.train.seq,
     seed = e.seed })
 end
 
-function data.validation(tokens, e, batch)
-  return host.text.loader(tokens, { batch = batch, seq = e.train.seq,
+-- Held-out windows in their order.
+function data.validation(tokens, e)
+  return host.text.loader(tokens, { batch = 1, seq = e.train.seq,
     sequential = true })
 end
 

@@ -35,10 +35,8 @@ local function prepare(sweep, e, assignment)
   return { e = e, build = sweep.build, device = name,
     backend = device.backend(name), budget = budget, text = text,
     resident = resident, baseline = gpu.memory.stats().current,
-    loader = function(p) return data.loader(text.train, e, p.batch) end,
-    validation = function(p)
-      return data.validation(text.validation, e, p.batch)
-    end }
+    loader = data.loader(text.train, e),
+    validation = data.validation(text.validation, e) }
 end
 
 local function guard(e, decided)
@@ -103,7 +101,7 @@ local function train(sweep, run, assignment, decided)
   channel.send("count", { count = run.count })
   decided.guard_seconds = guard(run.e, decided)
   local t = setmetatable({ e = run.e, program = p, state = state,
-    loader = run.loader(p), validation = run.validation(p),
+    loader = run.loader, validation = run.validation,
     metrics = metrics.open(assignment.run, state.step),
     run = assignment.run, decided = decided, hooks = sweep.hooks,
     budget = run.budget, configuration = assignment.configuration },

@@ -33,6 +33,8 @@ local function storage(c)
   return c.scale_search and { c.storage, search = true } or c.storage
 end
 
+local PRECISION = { fp16 = "f16" }
+
 -- The layer tree of an experiment: its own function's, or the transformer.
 function program.model(e, build)
   return (build or model.transformer)(e.shape)
@@ -44,7 +46,8 @@ function program.compile(e, build, how)
   local t = e.train
   return gpu.compile(program.model(e, build), {
     batch = how.batch, accumulate = how.accumulate, seq = t.seq,
-    recompute = how.recompute or t.recompute, precision = t.precision,
+    recompute = how.recompute or t.recompute, 
+    precision = PRECISION[t.precision] or t.precision,
     saved = how.saved or t.saved, quantize = storage(e.shape),
     optimizer = program.optimizer(t, how.steps or 1000), seed = e.seed,
     plan = how.plan, device = how.device, head_chunk = how.head_chunk,

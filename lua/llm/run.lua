@@ -55,10 +55,11 @@ local function text_of(sweep, s, journal, con)
   local began = host.clock()
   local record = data.prepare(config.section(sweep.config.values, "data"),
     sweep.config.profile, data.amount(sweep.experiments, device.backend(),
-      host.machine().cores))
+      host.machine().cores), data.held_out(sweep.experiments))
   record.type = "data"
   journal:append(record)
   told_data(con, record, host.clock() - began)
+  for _, text in ipairs(record.messages or {}) do con:say(text, "warn") end
   return record
 end
 

@@ -24,8 +24,8 @@ end
 -- that leaves nothing behind. Gives its seconds.
 local function verify(run, p)
   local began = host.clock()
-  local r = p:step(run.loader(p), 1)
-  p:evaluate(run.validation(p), run.e.train.seq)
+  local r = p:step(run.loader, 1)
+  p:evaluate(run.validation, run.e.train.seq)
   return host.clock() - began, r
 end
 
@@ -115,7 +115,7 @@ local function decide(run, solved, timed, list)
   return decided
 end
 
--- run: e, build, device, budget (bytes), loader(p), validation(p). Gives what
+-- run: e, build, device, budget (bytes), loader, validation. Gives what
 -- is journaled; sends each candidate to the parent. Raises oom.
 function search.run(run)
   local began = host.clock()

@@ -116,7 +116,7 @@ function trainer:record(r)
   local stats = self:monitor(s.step)
   local record = { step = s.step, tokens = s.tokens, seconds = s.seconds,
     loss = r.loss, accuracy = r.accuracy, perplexity = perplexity(r.loss),
-    lr = r.lr, grad_norm = r.grad_norm,
+    lr = r.lr * self.e.train.lr, grad_norm = r.grad_norm,
     tokens_per_second = r.tokens / r.seconds, memory = stats.current }
   self.metrics:add(record)
   if host.clock() - (self.told or 0) > .25 or s.step == d.steps then
