@@ -46,7 +46,7 @@ function program.compile(e, build, how)
   local t = e.train
   return gpu.compile(program.model(e, build), {
     batch = how.batch, accumulate = how.accumulate, seq = t.seq,
-    recompute = how.recompute or t.recompute, 
+    recompute = how.recompute or t.recompute,
     precision = PRECISION[t.precision] or t.precision,
     saved = how.saved or t.saved, quantize = storage(e.shape),
     optimizer = program.optimizer(t, how.steps or 1000), seed = e.seed,
