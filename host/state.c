@@ -169,7 +169,17 @@ static void keep_code(lua_State *L) {
   lua_setfield(L, LUA_REGISTRYINDEX, CODE_FIELD);
 }
 
-/* Message handler: any error value to text, with a traceback. */
+/* Is the kept code `word`? */
+static bool code_is(lua_State *L, const char *word) {
+  lua_getfield(L, LUA_REGISTRYINDEX, CODE_FIELD);
+  const char *code = lua_tostring(L, -1);
+  bool same = code && strcmp(code, word) == 0;
+  lua_pop(L, 1);
+  return same;
+}
+
+/* Message handler: any error value to text, with a traceback; a command line
+ * that makes no sense (code "usage") needs none. */
 static int add_traceback(lua_State *L) {
   if (!lua_checkstack(L, 2 * LUA_MINSTACK)) return 1;
   keep_code(L);
@@ -181,6 +191,10 @@ static int add_traceback(lua_State *L) {
       message = lua_pushfstring(L, "(error object is a %s value)",
                                 luaL_typename(L, 1));
     }
+  }
+  if (code_is(L, "usage")) {
+    lua_pushstring(L, message);
+    return 1;
   }
   luaL_traceback(L, L, message, 1);
   return 1;
@@ -200,12 +214,10 @@ int lh_state_report(lua_State *L) {
   fflush(stdout);
   fprintf(stderr, "llmhost: %s\n", message ? message : "(no message)");
   lua_pop(L, 1);
-  lua_getfield(L, LUA_REGISTRYINDEX, CODE_FIELD);
-  const char *code = lua_tostring(L, -1);
   int exit_code = LH_EXIT_FAILED;
-  if (code && strcmp(code, "interrupted") == 0) exit_code = LH_EXIT_INTERRUPTED;
-  if (code && strcmp(code, "oom") == 0) exit_code = LH_EXIT_NOTHING_FITS;
-  lua_pop(L, 1);
+  if (code_is(L, "usage")) exit_code = LH_EXIT_USAGE;
+  if (code_is(L, "interrupted")) exit_code = LH_EXIT_INTERRUPTED;
+  if (code_is(L, "oom")) exit_code = LH_EXIT_NOTHING_FITS;
   lua_pushnil(L);
   lua_setfield(L, LUA_REGISTRYINDEX, CODE_FIELD);
   return exit_code;
