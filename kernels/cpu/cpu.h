@@ -51,8 +51,12 @@ const lk_kernel *cpu_level_kernels(const char *level);
  * what the environment's LLMHOST_CPU_LEVEL names. */
 const char *cpu_level(void);
 
-static inline int64_t cpu_smaller(int64_t a, int64_t b) { return a < b ? a : b; }
-static inline int64_t cpu_larger(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t cpu_smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+static inline int64_t cpu_larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
 /* How many pieces of `size` cover `count`. */
 static inline int64_t cpu_pieces(int64_t count, int64_t size) {
   return (count + size - 1) / size;

@@ -47,7 +47,8 @@ static void forward_row(const model *m, int64_t b, int64_t h, int64_t i) {
   for (int64_t j = 0; j <= i; j++) {
     const double *v = at_q(m, m->qkv, b, j, m->H + m->K + kv);
     p[j] /= sum;
-    for (int64_t d = 0; d < m->D; d++) o[d] += keep(m, b, h, i, j) * p[j] * v[d];
+    double kept = keep(m, b, h, i, j) * p[j];
+    for (int64_t d = 0; d < m->D; d++) o[d] += kept * v[d];
   }
   m->lse[(b * m->H + h) * m->T + i] = top + log(sum);
 }

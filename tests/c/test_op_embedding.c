@@ -60,7 +60,7 @@ static void test_embed_refuses(void) {
   lk_context_close(context);
 }
 
-/* --- rotary positions ------------------------------------------------------ */
+/* --- rotary positions ---------------------------------------------------- */
 
 enum { T = 13, HEADS = 4, KV = 2, D = 12, HALF = D / 2 };
 enum { ROW = (HEADS + 2 * KV) * D };

@@ -20,7 +20,8 @@ static double head_objective(void *state) {
     double total = 0;
     for (int v = 0; v < V; v++) {
       logits[v] = 0;
-      for (int c = 0; c < C; c++) logits[v] += s->x[n * C + c] * s->w[v * C + c];
+      for (int c = 0; c < C; c++)
+        logits[v] += s->x[n * C + c] * s->w[v * C + c];
       if (logits[v] > logits[best]) best = v;
     }
     for (int v = 0; v < V; v++) total += exp(logits[v] - logits[best]);

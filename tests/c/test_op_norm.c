@@ -12,7 +12,7 @@ static double norm_row(const double *x, const double *w, double *y, int64_t n,
   return rstd;
 }
 
-/* --- residual, rmsnorm, residual_norm -------------------------------------- */
+/* --- residual, rmsnorm, residual_norm ------------------------------------ */
 
 static void check_residual(int64_t n, int64_t c, double p) {
   lk_call call = lk_call_new(LK_OP_residual);
@@ -85,7 +85,7 @@ static void test_residual_norm(void) {
         "rstd");
 }
 
-/* --- gradients ------------------------------------------------------------- */
+/* --- gradients ----------------------------------------------------------- */
 
 typedef struct norm {
   int64_t n, c;
@@ -137,7 +137,7 @@ static void test_rmsnorm_backward(void) {
   check_norm_backward(1, 5, false, true);
 }
 
-/* --- norms of heads -------------------------------------------------------- */
+/* --- norms of heads ------------------------------------------------------ */
 
 enum { ROWS = 39, HEADS = 4, KV = 2, WIDTH = 12 };
 enum { NORMED = HEADS + KV, ROW = (HEADS + 2 * KV) * WIDTH };
