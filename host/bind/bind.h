@@ -98,6 +98,9 @@ typedef struct lh_class {
  * the class's name. An `__index` in the list finds the table of methods in its
  * upvalue 1; without one that table is the __index. */
 void lh_class_new(lua_State *L, const lh_class *class_);
+/* Add more methods and metamethods to a class that exists. */
+void lh_class_add(lua_State *L, const lh_class *class_,
+                  const lh_function *list);
 /* Push a zeroed object of `size` bytes with the class's metatable and one user
  * value (lua_setiuservalue) for a Lua value it must keep alive. */
 void *lh_object_new(lua_State *L, const lh_class *class_, size_t size);

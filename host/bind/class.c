@@ -110,6 +110,18 @@ void lh_class_new(lua_State *L, const lh_class *class_) {
   if (class_->methods) lh_document(L, class_->name, class_->methods);
 }
 
+void lh_class_add(lua_State *L, const lh_class *class_,
+                  const lh_function *list) {
+  luaL_getmetatable(L, class_->name);
+  lua_getfield(L, -1, "__index");
+  if (lua_iscfunction(L, -1)) lua_getupvalue(L, -1, 1);
+  else lua_pushvalue(L, -1);
+  lua_remove(L, -2);
+  for (const lh_function *f = list; f->name; f++) set_method(L, f);
+  lua_pop(L, 2);
+  lh_document(L, class_->name, list);
+}
+
 /* --- boxes --- */
 
 static int free_box(lua_State *L) {

@@ -23,6 +23,10 @@ int64_t lh_next_stream(lua_State *L);
 void lh_retry(lua_State *L, lk_context *context,
               lk_status (*try_)(lua_State *L, void *argument), void *argument);
 
+/* Where the state that runs a compilation is noted while it does, so that a
+ * layer's forward is called on it. */
+lua_State **lh_compiling(lua_State *L);
+
 /* --- tensors ---------------------------------------------------------------- */
 
 typedef struct lh_tensor {
@@ -64,6 +68,16 @@ extern const lh_class lh_symbol_class, lh_scope_class;
 /* Push a symbol of the scope at stack index `scope`. */
 void lh_symbol_push(lua_State *L, int scope, lk_value value);
 lh_symbol *lh_symbol_test(lua_State *L, int index);
+/* Push a new scope for `graph`; end it by setting its graph to NULL. */
+lh_scope *lh_scope_push(lua_State *L, lk_graph *graph);
+/* Raise what a user's forward raised while a graph was built, or else what
+ * `error` says. */
+int lh_raise_build(lua_State *L, const lk_error *error)
+    __attribute__((noreturn));
+/* Call the function and its `count` arguments on top of the stack while `graph`
+ * is being built; the value of the symbol it returns, or LK_NONE with the
+ * failure in the graph and the error object kept for lh_raise_build. */
+lk_value lh_call_forward(lua_State *L, lk_graph *graph, int count);
 /* Raise what the graph of a symbol failed with, if it did. */
 void lh_symbol_raise(lua_State *L, const lk_graph *graph);
 
@@ -81,12 +95,18 @@ lk_tensor lh_operand(lua_State *L, int index);
 bool lh_is_operand(lua_State *L, int index);
 /* Methods of tensors that symbols share. */
 extern const lh_function lh_operand_methods[];
+/* x[i], row i from 1: a Lua function (x, i). */
+int lh_operand_row(lua_State *L);
 
 /* --- layers and optimizers ----------------------------------------------------- */
 
 lk_layer *lh_layer_check(lua_State *L, int index);
 lk_layer *lh_layer_test(lua_State *L, int index);
 void lh_layer_push(lua_State *L, lk_layer *layer);   /* takes the reference */
+/* layer(x), eagerly: a Lua function. */
+int lh_layer_call(lua_State *L);
+/* Push an empty store that the collector frees. */
+lk_store *lh_store_push(lua_State *L);
 const lk_optimizer *lh_optimizer_check(lua_State *L, int index);
 
 /* --- openers of the sub-modules: each pushes one table ------------------------- */

@@ -18,21 +18,12 @@ lk_program_options lk_program_defaults(void) {
 
 /* --- compiling -------------------------------------------------------------------- */
 
-/* Linear weights are quantized; embeddings, norms, biases and the output
- * projection never. */
-static bool is_quantizable(const lk_program_options *o,
-                           const lk_parameter *p) {
-  bool linear = p->kind == LK_KIND_LINEAR ||
-                (p->kind == LK_KIND_CUSTOM && p->shape.rank == 2);
-  return linear && lk_shape_count(p->shape) >= o->quantize_from;
-}
-
 static void declare_weights(lk_program *p) {
   lk_weight_options plain = p->o.weights;
   plain.format = &lk_weight_formats[0];
   for (int i = 1; i < p->store.parameter_count; i++) {
     lk_parameter *w = &p->store.parameters[i];
-    bool quantize = p->o.weights.format->quantized && is_quantizable(&p->o, w);
+    bool quantize = p->o.weights.format->quantized && lk_is_quantizable(w, p->o.quantize_from);
     lk_weight_declare(&p->store, w, quantize ? &p->o.weights : &plain);
   }
 }
@@ -208,12 +199,13 @@ static double state_per_weight(const lk_program *p) {
   double bytes = 0, weights = 0;
   for (int i = 1; i < p->store.buffer_count; i++) {
     const lk_buffer *b = &p->store.buffers[i];
-    if (b->parameter && is_quantizable(&p->o, &p->store.parameters[b->parameter]))
+    if (b->parameter && lk_is_quantizable(&p->store.parameters[b->parameter],
+                                        p->o.quantize_from))
       bytes += (double)lk_dtype_bytes(b->dtype, lk_shape_count(b->shape));
   }
   for (int i = 1; i < p->store.parameter_count; i++) {
     const lk_parameter *w = &p->store.parameters[i];
-    if (!is_quantizable(&p->o, w)) continue;
+    if (!lk_is_quantizable(w, p->o.quantize_from)) continue;
     double n = (double)lk_shape_count(w->shape);
     weights += n;
     lk_dtype d = lk_parameter_gradient_dtype(w, p->o.accumulate);
@@ -241,7 +233,7 @@ void lk_program_count_of(const lk_program *p, lk_program_count *c) {
     int64_t n = lk_shape_count(w->shape);
     c->parameters += n;
     if (w->format->quantized) c->quantized += n;
-    if (is_quantizable(&p->o, w)) c->quantizable += n;
+    if (lk_is_quantizable(w, p->o.quantize_from)) c->quantizable += n;
     if (w->group == NULL) continue;
     if (w->group->kind == LK_MUON) c->muon += n;
     else if (w->group->kind == LK_ADAMW) c->adamw += n;

@@ -15,73 +15,6 @@ static lk_status set_clock(lk_program *p, int64_t step, int64_t micro) {
   return lk_machine_upload(&p->machine, p->clock, clock, sizeof clock);
 }
 
-/* --- initial weights ----------------------------------------------------------------- */
-
-static lk_status run_eager(lk_program *p, lk_call call) {
-  lk_storage *storage[LK_MAX_RESULTS] = {0};
-  lk_status status = lk_dispatch(context_of(p), &call, storage);
-  for (int i = 0; i < LK_MAX_RESULTS; i++) lk_storage_release(storage[i]);
-  return status;
-}
-
-static lk_tensor part(lk_program *p, const lk_parameter *w, lk_part which) {
-  return w->part[which] ? lk_machine_tensor(&p->machine, w->part[which])
-                        : LK_ABSENT;
-}
-
-/* Initial values, f32, into `to`. */
-static lk_status fill_initial(lk_program *p, const lk_parameter *w,
-                              lk_tensor to) {
-  if (w->init == LK_INIT_NORMAL)
-    return run_eager(p, (lk_call){
-        .op = LK_OP_randn, .out = {to},
-        .in = {lk_machine_tensor(&p->machine, p->clock)},
-        .attr = {.stream = 0x10000 + w->index, .scale = w->std}});
-  return run_eager(p, (lk_call){
-      .op = LK_OP_fill, .out = {to},
-      .attr = {.value = w->init == LK_INIT_ONES ? 1 : 0}});
-}
-
-static lk_status encode_initial(lk_program *p, const lk_parameter *w,
-                                lk_tensor values) {
-  return run_eager(p, (lk_call){
-      .op = LK_OP_nf4r_encode,
-      .out = {part(p, w, LK_PART_CODES), part(p, w, LK_PART_SCALES),
-              part(p, w, LK_PART_RESIDUAL)},
-      .in = {values, lk_machine_tensor(&p->machine, p->clock)},
-      .attr = {.block = w->block, .search = p->o.weights.search,
-               .stochastic = w->format->stochastic,
-               .stream = 0x20000 + w->index}});
-}
-
-/* Quantized weights pass through the arena (it holds any gradient, so any
- * weight), or through an allocation where there is no arena. */
-static lk_status init_quantized(lk_program *p, const lk_parameter *w) {
-  lk_tensor values = {.dtype = LK_F32, .shape = w->shape};
-  int64_t bytes = lk_tensor_bytes(&values);
-  lk_storage *storage = NULL;
-  if (p->machine.arena && p->needs.arena >= bytes) {
-    values.data = p->machine.arena;
-  } else {
-    LK_TRY(lk_storage_new(context_of(p), bytes, LK_SCRATCH, &storage));
-    values.data = lk_storage_data(storage);
-  }
-  lk_status status = fill_initial(p, w, values);
-  if (status == LK_OK) status = encode_initial(p, w, values);
-  lk_storage_release(storage);
-  return status;
-}
-
-static lk_status init_parameter(lk_program *p, const lk_parameter *w) {
-  if (w->format->quantized) return init_quantized(p, w);
-  lk_tensor master = part(p, w, LK_PART_MASTER);
-  LK_TRY(fill_initial(p, w, master));
-  if (!w->part[LK_PART_COPY]) return LK_OK;
-  return run_eager(p, (lk_call){.op = LK_OP_cast,
-                                .out = {part(p, w, LK_PART_COPY)},
-                                .in = {master}});
-}
-
 static lk_status clear_state(lk_program *p) {
   lk_context *x = context_of(p);
   for (int i = 1; i < p->store.buffer_count; i++) {
@@ -98,7 +31,8 @@ lk_status lk_program_reset(lk_program *p) {
   LK_TRY(clear_state(p));
   LK_TRY(set_clock(p, 0, 0));
   for (int i = 1; i < p->store.parameter_count; i++)
-    LK_TRY(init_parameter(p, &p->store.parameters[i]));
+    LK_TRY(lk_parameter_initialize(&p->machine, &p->store.parameters[i],
+                                   p->clock, p->o.weights.search));
   return context_of(p)->backend->synchronize(context_of(p));
 }
 

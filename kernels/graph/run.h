@@ -71,4 +71,13 @@ lk_status lk_machine_upload(lk_machine *machine, int buffer, const void *data,
 lk_status lk_machine_download(lk_machine *machine, int buffer, void *data,
                               int64_t bytes);
 
+/* Fill a parameter's buffers with its initial values, drawn from the seed in
+ * buffer `clock`; `search`: the scales of quantized ones. */
+lk_status lk_parameter_initialize(lk_machine *machine,
+                                  const lk_parameter *parameter, int clock,
+                                  bool search);
+/* Streams of random numbers that a parameter draws from. */
+int64_t lk_stream_initial(const lk_parameter *parameter);
+int64_t lk_stream_encode(const lk_parameter *parameter);
+
 #endif

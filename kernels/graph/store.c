@@ -69,10 +69,16 @@ lk_parameter *lk_store_find(const lk_store *s, const char *name) {
   return NULL;
 }
 
-int lk_store_add_buffer(lk_store *s, const char *name, lk_dtype dtype,
-                        lk_shape shape, lk_category category) {
+int lk_store_find_buffer(const lk_store *s, const char *name) {
   for (int i = 1; i < s->buffer_count; i++)
     if (strcmp(s->buffers[i].name, name) == 0) return i;
+  return 0;
+}
+
+int lk_store_add_buffer(lk_store *s, const char *name, lk_dtype dtype,
+                        lk_shape shape, lk_category category) {
+  int known = lk_store_find_buffer(s, name);
+  if (known) return known;
   if (!grow((void **)&s->buffers, &s->buffer_count, &s->buffer_room,
             sizeof *s->buffers))
     return 0;

@@ -68,6 +68,8 @@ int lk_store_parameter_count(const lk_store *store);
 lk_parameter *lk_store_parameter(const lk_store *store, int index);
 /* The parameter called `name`, or NULL. */
 lk_parameter *lk_store_find(const lk_store *store, const char *name);
+/* The buffer called `name`; 0 when there is none. */
+int lk_store_find_buffer(const lk_store *store, const char *name);
 /* A new buffer, or the one of that name; returns its index, 0 without
  * memory. */
 int lk_store_add_buffer(lk_store *store, const char *name, lk_dtype dtype,
@@ -105,6 +107,9 @@ typedef struct lk_weight_options {
   lk_dtype compute;
 } lk_weight_options;
 
+/* Whether a quantizer takes a parameter of at least `from` elements: linear
+ * weights, also a user's; never embeddings, norms, biases, the head. */
+bool lk_is_quantizable(const lk_parameter *parameter, int64_t from);
 /* Give a parameter its buffers under `options`. */
 void lk_weight_declare(lk_store *store, lk_parameter *parameter,
                        const lk_weight_options *options);

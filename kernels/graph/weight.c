@@ -1,7 +1,7 @@
 /* Weight formats: how a parameter is kept, given to layers and updated. */
 #include <string.h>
 
-#include "store.h"
+#include "run.h"
 
 const lk_weight_format lk_weight_formats[] = {
     {.name = "f32"},
@@ -21,6 +21,12 @@ const lk_weight_format *lk_weight_format_find(const char *name) {
   for (const lk_weight_format *f = lk_weight_formats; f->name; f++)
     if (strcmp(f->name, name) == 0) return f;
   return NULL;
+}
+
+bool lk_is_quantizable(const lk_parameter *p, int64_t from) {
+  bool linear = p->kind == LK_KIND_LINEAR ||
+                (p->kind == LK_KIND_CUSTOM && p->shape.rank == 2);
+  return linear && lk_shape_count(p->shape) >= from;
 }
 
 static void declare_codes(lk_store *s, lk_parameter *p,
@@ -91,7 +97,7 @@ void lk_weight_update(lk_graph *g, lk_parameter *p, const lk_weight_options *o,
   attr.block = o->block;
   attr.search = o->search;
   attr.stochastic = p->format->stochastic;
-  attr.stream = 0x20000 + p->index;
+  attr.stream = lk_stream_encode(p);
   lk_emit(g, LK_OP_nf4r_update, LK_IN(u.direction, g->control, g->clock),
           LK_OUT(part(g, p, LK_PART_CODES), part(g, p, LK_PART_SCALES),
                  part(g, p, LK_PART_RESIDUAL)),

@@ -1,0 +1,24 @@
+/* The class gpu.program, for the files that hold its methods. */
+#ifndef LH_BIND_PROGRAM_H
+#define LH_BIND_PROGRAM_H
+
+#include "gpu.h"
+
+typedef struct lh_program {
+  lk_program *program;
+  lk_context *context;   /* NULL: compiled for a plan only */
+  lk_run_mode mode;
+  int32_t *ids, *targets;/* one micro-batch */
+  int64_t steps;         /* the next step, from 0, when none is named */
+} lh_program;
+
+extern const lh_class lh_program_class;
+lh_program *lh_program_self(lua_State *L, int index);
+
+/* The same, with its memory allocated. */
+lh_program *lh_program_opened(lua_State *L, int index);
+
+/* Methods that only ask: memory, flops, listing, … (question.c). */
+extern const lh_function lh_program_questions[];
+
+#endif

@@ -1,0 +1,60 @@
+/* What a device attains at best: a large product and a large copy, timed. */
+#include "peaks.h"
+
+#include <time.h>
+
+static double now(void) {
+  struct timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* The least seconds of `runs` runs of `call` (results given), after one. */
+static lk_status best_time(lk_context *context, lk_call *call, int runs,
+                           double *seconds) {
+  *seconds = 1e30;
+  for (int i = 0; i <= runs; i++) {
+    lk_storage *storage[LK_MAX_RESULTS] = {0};
+    double start = now();
+    LK_TRY(lk_dispatch(context, call, storage));
+    LK_TRY(context->backend->synchronize(context));
+    double t = now() - start;
+    if (i > 0 && t < *seconds) *seconds = t;
+  }
+  return LK_OK;
+}
+
+/* A call of `op` on square matrices that share one storage of three. */
+static lk_status time_call(lk_context *context, lk_op op, int inputs,
+                           lk_dtype dtype, int64_t n, double *seconds) {
+  lk_storage *storage = NULL;
+  int64_t bytes = lk_dtype_bytes(dtype, n * n);
+  LK_TRY(lk_storage_new(context, 3 * bytes, LK_DATA, &storage));
+  lk_status status = context->backend->zero(context, lk_storage_data(storage),
+                                            3 * bytes);
+  lk_call call = {.op = op};
+  lk_tensor t = {.data = lk_storage_data(storage), .dtype = dtype,
+                 .shape = lk_shape_of(n, n)};
+  for (int i = 0; i < LK_MAX_RESULTS; i++) call.out[i] = LK_ABSENT;
+  for (int i = 0; i < LK_MAX_INPUTS; i++) call.in[i] = LK_ABSENT;
+  call.out[0] = t;
+  for (int i = 0; i < inputs; i++) {
+    t.data = (char *)t.data + bytes;
+    call.in[i] = t;
+  }
+  if (status == LK_OK) status = best_time(context, &call, 4, seconds);
+  lk_storage_release(storage);
+  return status;
+}
+
+lk_status lk_peaks_measure(lk_context *context, lk_dtype dtype,
+                           lk_peaks *peaks) {
+  bool cpu = context->profile->compute == LK_F32;
+  int64_t n = cpu ? 768 : 8192, m = cpu ? 4096 : 16384;
+  double seconds;
+  LK_TRY(time_call(context, LK_OP_matmul, 2, dtype, n, &seconds));
+  peaks->flops = 2.0 * (double)n * (double)n * (double)n / seconds;
+  LK_TRY(time_call(context, LK_OP_copy, 1, LK_F32, m, &seconds));
+  peaks->bandwidth = 8.0 * (double)m * (double)m / seconds;
+  return LK_OK;
+}

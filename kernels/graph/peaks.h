@@ -1,0 +1,16 @@
+/* What a device attains at best: the yardstick of a profile. */
+#ifndef LK_GRAPH_PEAKS_H
+#define LK_GRAPH_PEAKS_H
+
+#include "../core/context.h"
+
+typedef struct lk_peaks {
+  double flops;      /* of a large matrix product in `dtype`, a second */
+  double bandwidth;  /* bytes read and written by a large copy, a second */
+} lk_peaks;
+
+/* Measure both, in about a fifth of a second; the best of a few runs. */
+lk_status lk_peaks_measure(lk_context *context, lk_dtype dtype,
+                           lk_peaks *peaks);
+
+#endif
