@@ -4,31 +4,52 @@ local matrix = require "llm.matrix"
 
 local batch = {}
 
+local MOST = 65536 -- sequences; no larger batch is looked for
+
+-- Where a line through both ends crosses `limit`, strictly between them.
+local function between(low, high, need_low, need_high, limit)
+  local slope = (need_high - need_low) / (high - low)
+  local guess = slope > 0 and low + (limit - need_low) // slope
+    or (low + high) // 2
+  return math.tointeger(math.max(low + 1, math.min(high - 1, guess)))
+end
+
 -- The largest b in 1 … most with need(b) <= limit; 0 when not even 1 fits.
--- `need` must not fall as b grows.
+-- `need` must not fall as b grows; it is nearly a line, so few calls do.
 function batch.largest(need, limit, most)
-  local fits, fails = 0, 1
-  while fails <= most and need(fails) <= limit do
-    fits, fails = fails, fails * 2
+  local low, at_low = 1, need(1)
+  if at_low > limit then return 0 end
+  if most == 1 or need(most) <= limit then return most end
+  local high, at_high, turn = most, need(most), 0
+  while high - low > 1 do
+    turn = turn + 1
+    local guess = turn % 4 == 0 and (low + high) // 2
+      or between(low, high, at_low, at_high, limit)
+    local at = need(guess)
+    if at <= limit then
+      low, at_low = guess, at
+    else
+      high, at_high = guess, at
+    end
   end
-  fails = math.min(fails, most + 1)
-  while fails - fits > 1 do
-    local middle = (fits + fails) // 2
-    if need(middle) <= limit then fits = middle else fails = middle end
-  end
-  return fits
+  return low
 end
 
 -- The largest divisor of `sequences` whose plan, with the accumulation that
 -- goes with it, is within `limit`; nil when none is, then also the least need.
+-- With accumulation, the need must not fall as the divisor grows.
 function batch.trained(memory, sequences, limit)
-  local divisors, least = matrix.divisors(sequences), nil
-  for i = #divisors, 1, -1 do
-    local need = memory(divisors[i], sequences // divisors[i])
-    if need <= limit then return divisors[i] end
-    least = math.min(least or need, need)
+  if memory(sequences, 1) <= limit then return sequences end
+  local divisors = matrix.divisors(sequences)
+  local fits, fails = 0, #divisors
+  while fails - fits > 1 do
+    local middle = (fits + fails) // 2
+    local d = divisors[middle]
+    if memory(d, sequences // d) <= limit then fits = middle
+    else fails = middle end
   end
-  return nil, least
+  if fits > 0 then return divisors[fits] end
+  return nil, memory(1, sequences)
 end
 
 -- Everything arithmetic says about an experiment's batch. memory(b, a) gives
@@ -45,7 +66,7 @@ function batch.solve(memory, sequences, pinned, limit)
   out.accumulate = out.batch and sequences // out.batch
   out.largest = batch.largest(function(b)
     return memory(b, b < sequences and 2 or 1)
-  end, limit, 1 << 20)
+  end, limit, MOST)
   return out
 end
 

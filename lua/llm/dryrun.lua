@@ -32,7 +32,7 @@ function dryrun.rows(sweep)
   for i, e in ipairs(sweep.experiments) do
     local p = plan.predict(e, sweep.build, backend, free)
     local m = p.memory or {}
-    rows[i] = { name = e.name, parameters = p.count.total,
+    rows[i] = { name = e.name, parameters = p.count.parameters,
       quantized = p.count.quantized, batch = p.solved.batch,
       accumulate = p.solved.accumulate, largest = p.solved.largest,
       peak = m.peak, by_category = m.by_category, budget = p.budget,
@@ -45,8 +45,8 @@ function dryrun.rows(sweep)
 end
 
 local function cells_of(row, unit)
-  local function part(n) return n and ("%.*f"):format(unit == 1e9 and 2 or 0,
-    n / unit) or "-" end
+  local format = unit == 1e9 and "%.2f" or "%.1f"
+  local function part(n) return n and format:format(n / unit) or "-" end
   local cells = { row.name, size.count(row.parameters), row.batch
     and row.batch .. "x" .. row.accumulate or "none", part(row.peak) }
   for _, c in ipairs(CATEGORIES) do

@@ -8,14 +8,24 @@ local function share(part, whole)
   return part and whole and ("%.0f %%"):format(100 * part / whole) or "?"
 end
 
+-- "blocks.*.attention.qkv.weight, …": names with their numbers starred, once.
+function narrate.names(list)
+  local out, seen = {}, {}
+  for _, name in ipairs(list or {}) do
+    local star = name:gsub("%.%d+%.", ".*.")
+    if not seen[star] then seen[star], out[#out + 1] = true, star end
+  end
+  return table.concat(out, ", ")
+end
+
 local TELL = {}
 
 function TELL.count(c, ev, say)
   local n = ev.count
   say(("%s: %s parameters (Muon %s, AdamW %s); quantized %s%s"):format(
-    c.e.name, size.count(n.total), size.count(n.muon), size.count(n.adamw),
+    c.e.name, size.count(n.parameters), size.count(n.muon), size.count(n.adamw),
     size.count(n.quantized), n.quantized > 0
-      and (" (%s)"):format(n.quantized_names or "") or ""))
+      and (" in %s"):format(narrate.names(n.quantized_names)) or ""))
 end
 
 function TELL.candidate(c, ev, say)

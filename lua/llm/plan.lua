@@ -15,11 +15,12 @@ function plan.budget(e, free)
     "memory.budget = %s is not a size", tostring(text))
 end
 
+-- Plans by batch; of the accumulation only "more than one" matters.
 local function memory_of(p)
   local known = {}
   return function(b, a)
-    local key = b .. "x" .. a
-    known[key] = known[key] or p:memory(b, a)
+    local key = a > 1 and -b or b
+    known[key] = known[key] or p:memory(b, math.min(a, 2))
     return known[key]
   end
 end

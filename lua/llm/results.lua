@@ -33,8 +33,8 @@ end
 
 local function model_stats(e, d, r)
   local n = r.count or {}
-  return { total_parameters = n.total, quantized_parameters = n.quantized,
-    quantization_ratio = n.total and n.quantized / n.total,
+  return { total_parameters = n.parameters, quantized_parameters = n.quantized,
+    quantization_ratio = n.parameters and n.quantized / n.parameters,
     optimal_batch_size = d.batch, optimal_seq_length = e.train.seq,
     accumulation_steps = d.accumulate,
     tokens_per_step = e.train.tokens_per_step,
@@ -90,8 +90,8 @@ end
 local function throughput(d, r)
   local s = r.training_seconds
   if not (s and s > 0) then return {} end
-  local flops = r.flops and r.flops.step
-  local per = flops and flops * r.steps_completed / s
+  local model = r.flops and r.flops.model
+  local per = model and model * d.accumulate * r.steps_completed / s
   return { steps_per_second = r.steps_completed * d.accumulate / s,
     tokens_per_second = r.tokens / s, model_flops_per_second = per,
     model_flops_utilization = per and r.peak_flops and per / r.peak_flops }
