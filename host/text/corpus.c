@@ -11,7 +11,8 @@
 #include "unicode.h"
 #include "wordmap.h"
 
-enum { DOCUMENT_MOST = 256 << 10, DOCUMENT_LEAST = 1 << 10, FEW_FILES = 20 };
+enum { DOCUMENT_MOST = 32 << 10, DOCUMENT_LEAST = 1 << 10, FEW_FILES = 20 };
+enum { RULES = 1 };       /* of cutting and holding out: others, other keys */
 static const int64_t corpus_most = INT64_C(2) << 30;
 static const int64_t system_most = INT64_C(256) << 20;
 static const char separator[] = "<|endoftext|>";
@@ -23,6 +24,8 @@ typedef struct reading {
   lh_corpus *corpus;
   int64_t wanted;         /* bytes */
   int64_t piece;          /* the longest document */
+  int64_t group;          /* of the next document */
+  bool whole_files;       /* the pieces of a file form one group */
   lh_wordmap seen;        /* contents of found files */
   lk_error *e;
 } reading;
@@ -53,11 +56,13 @@ static int64_t bytes_of_chars(const char *text, int64_t size, int64_t chars) {
   return at;
 }
 
-/* The last place ≤ most where a character starts. */
-static int64_t character_start(const char *text, int64_t most) {
-  int64_t at = most;
-  while (at > 0 && most - at < 3 && ((uint8_t)text[at] & 0xC0) == 0x80) at--;
-  return ((uint8_t)text[at] & 0xC0) == 0x80 ? most : at;
+/* `size`, less the bytes of a character that is cut off at the end. */
+static int64_t whole_characters(const char *text, int64_t size) {
+  int64_t at = size - 1;
+  while (at > 0 && size - at < 4 && ((uint8_t)text[at] & 0xC0) == 0x80) at--;
+  uint8_t lead = size > 0 ? (uint8_t)text[at] : 0;
+  int64_t needed = lead >= 0xF0 ? 4 : lead >= 0xE0 ? 3 : lead >= 0xC0 ? 2 : 1;
+  return needed > size - at ? at : size;
 }
 
 /* Where to cut a text longer than `most`: after the last blank line of its
@@ -69,7 +74,7 @@ static int64_t cut_place(const char *text, int64_t most) {
     if (line == 0) line = at;
     if (at >= 2 && text[at - 2] == '\n') return at;
   }
-  return line ? line : character_start(text, most);
+  return line ? line : whole_characters(text, most);
 }
 
 static bool is_blank(const char *text, int64_t size) {
@@ -89,7 +94,7 @@ static lk_status add_document(reading *r, const char *text, int64_t size) {
   if (is_full(r) || is_blank(text, size)) return LK_OK;
   if (r->options->max_chars > 0)
     size = bytes_of_chars(text, size, r->options->max_chars);
-  if (size > r->wanted) size = character_start(text, r->wanted);
+  if (size > r->wanted) size = whole_characters(text, r->wanted);
   if (size == 0) return LK_OK;
   if (c->count == c->room) {
     int64_t room = c->room * 2 + 64;
@@ -98,7 +103,9 @@ static lk_status add_document(reading *r, const char *text, int64_t size) {
     c->documents = more;
     c->room = room;
   }
-  c->documents[c->count++] = (lh_corpus_document){text, size, false};
+  c->documents[c->count++] =
+      (lh_corpus_document){.text = text, .size = size, .group = r->group};
+  r->group += !r->whole_files;
   c->bytes += size;
   r->wanted -= size;
   return LK_OK;
@@ -177,7 +184,7 @@ static lk_status read_file(reading *r, const lh_source_file *file,
   close(fd);
   if (status == LK_OK) {
     (*text)[*size] = 0;
-    if (cut) *size = character_start(*text, *size);
+    if (cut) *size = whole_characters(*text, *size);
   } else {
     free(*text);
     *text = NULL;
@@ -200,6 +207,7 @@ static lk_status read_one(reading *r, const lh_source_file *file) {
   else if (memchr(text, 0, (size_t)size))
     return lk_fail(r->e, LK_FORMAT, "'%s' is not text (it holds zero bytes)",
                    file->path);
+  r->group += r->whole_files;
   if (!unwanted) return add_text(r, text, size);
   free(text);
   r->corpus->block_count--;
@@ -277,35 +285,66 @@ int64_t *lh_shuffled(int64_t count, uint64_t seed) {
   return order;
 }
 
-/* Hold documents out in shuffled order, each as long as it brings the share of
- * bytes nearer to the one asked for; one at least. */
-static lk_status hold_out(lh_corpus *c, const lh_corpus_options *options,
-                          lk_error *e) {
-  if (options->validation <= 0) return LK_OK;
-  if (c->count < 2)
-    return lk_fail(e, LK_ARGUMENT, "a corpus of one document (%lld bytes) "
-                   "cannot be split into training and validation; give more "
-                   "text or validation = 0", (long long)c->bytes);
-  int64_t target = (int64_t)((double)c->bytes * options->validation);
-  int64_t *order = lh_shuffled(c->count, options->seed);
-  if (order == NULL) return no_memory(e);
-  for (int64_t i = 0; i < c->count && c->held_count < c->count - 1; i++) {
-    lh_corpus_document *d = &c->documents[order[i]];
-    if (c->held_count > 0 && c->held_bytes + d->size / 2 > target) continue;
-    if (c->held_count == 0 && d->size > 2 * target && i + 1 < c->count)
-      continue;
-    d->held_out = true;
+/* Where each group starts, and at the end the number of documents; allocated.
+ * NULL without memory. */
+static int64_t *group_starts(const lh_corpus *c, int64_t *groups) {
+  int64_t *start = malloc(((size_t)c->count + 1) * sizeof *start);
+  *groups = 0;
+  for (int64_t i = 0; start && i < c->count; i++)
+    if (i == 0 || c->documents[i].group != c->documents[i - 1].group)
+      start[(*groups)++] = i;
+  if (start) start[*groups] = c->count;
+  return start;
+}
+
+static void hold_group(lh_corpus *c, int64_t first, int64_t end) {
+  for (int64_t i = first; i < end; i++) {
+    c->documents[i].held_out = true;
+    c->held_bytes += c->documents[i].size;
     c->held_count++;
-    c->held_bytes += d->size;
+  }
+}
+
+/* Hold groups out in shuffled order, each as long as it brings the share of
+ * bytes nearer to the one asked for; one at least, and not all. */
+static lk_status hold_groups(lh_corpus *c, const int64_t *start,
+                             int64_t groups, const lh_corpus_options *options,
+                             lk_error *e) {
+  int64_t target = (int64_t)((double)c->bytes * options->validation);
+  int64_t *order = lh_shuffled(groups, options->seed);
+  if (order == NULL) return no_memory(e);
+  for (int64_t i = 0, held = 0; i < groups && held < groups - 1; i++) {
+    int64_t first = start[order[i]], end = start[order[i] + 1], size = 0;
+    for (int64_t k = first; k < end; k++) size += c->documents[k].size;
+    bool too_much = held > 0 ? c->held_bytes + size / 2 > target
+                             : size > 2 * target && i + 1 < groups;
+    if (too_much) continue;
+    hold_group(c, first, end);
+    held++;
   }
   free(order);
   return LK_OK;
 }
 
+static lk_status hold_out(lh_corpus *c, const lh_corpus_options *options,
+                          lk_error *e) {
+  int64_t groups;
+  if (options->validation <= 0) return LK_OK;
+  int64_t *start = group_starts(c, &groups);
+  if (start == NULL) return no_memory(e);
+  lk_status status = groups >= 2
+      ? hold_groups(c, start, groups, options, e)
+      : lk_fail(e, LK_ARGUMENT, "a corpus of one document (%lld bytes) cannot "
+                "be split into training and validation; give more text or "
+                "validation = 0", (long long)c->bytes);
+  free(start);
+  return status;
+}
+
 /* --- opening ------------------------------------------------------------------------ */
 uint64_t lh_corpus_key(const lh_source *source,
                        const lh_corpus_options *options) {
-  uint64_t h = lh_hash_number(1, source->key); /* 1: of these cutting rules */
+  uint64_t h = lh_hash_number(RULES, source->key);
   h = lh_hash64(&options->validation, sizeof options->validation, h);
   h = lh_hash_number((int64_t)options->seed, h);
   h = lh_hash_number(options->max_documents, h);
@@ -326,8 +365,8 @@ static lk_status start_reading(reading *r) {
   }
   int64_t total = s->bytes < r->wanted ? s->bytes : r->wanted;
   r->piece = total / 200;
-  if (s->count >= FEW_FILES || r->piece > DOCUMENT_MOST)
-    r->piece = DOCUMENT_MOST;
+  r->whole_files = s->count >= FEW_FILES;
+  if (r->whole_files || r->piece > DOCUMENT_MOST) r->piece = DOCUMENT_MOST;
   if (r->piece < DOCUMENT_LEAST) r->piece = DOCUMENT_LEAST;
   return LK_OK;
 }

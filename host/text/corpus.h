@@ -11,6 +11,7 @@
 typedef struct lh_corpus_document {
   const char *text;       /* inside one of the corpus's blocks */
   int64_t size;           /* bytes */
+  int64_t group;          /* documents of one file share it, and are adjacent */
   bool held_out;          /* for validation, never trained on */
 } lh_corpus_document;
 
@@ -38,8 +39,9 @@ uint64_t lh_corpus_key(const lh_source *source,
                        const lh_corpus_options *options);
 
 /* Read a source. Documents are files; a file is cut where it says
- * "<|endoftext|>", and into pieces at blank lines when it is long (256 KiB, or
- * a 200th of a source of few files, so that some can be held out). Found files
+ * "<|endoftext|>", and at blank lines into pieces of at most 32 KiB (or a 200th
+ * of a source of few files). All pieces of a file are held out together, where
+ * there are 20 files or more; of fewer, each by itself. Found files
  * (folder, pattern, system) that are not UTF-8 text or repeat an earlier one
  * are passed over; a named file may hold any bytes but NUL. Under a limit
  * `system` takes files from all over, other sources their beginning.

@@ -136,8 +136,8 @@ static void tell_about(lh_prepared *p, const lh_prepare_options *o,
   int64_t dropped = train->dropped;
   if (p->validation) dropped += lh_tokens_about(p->validation)->dropped;
   if (corpus->skipped > 0)
-    tell(p, "%lld files of '%s' are not UTF-8 text and were passed over.",
-         (long long)corpus->skipped, o->source);
+    tell(p, "Passed over in '%s': %lld of its files (not UTF-8 text).",
+         o->source, (long long)corpus->skipped);
   if (dropped > 0)
     tell(p, "%lld bytes of '%s' have no token in this vocabulary and were "
          "left out.", (long long)dropped, o->source);
