@@ -7,9 +7,10 @@
 
 #include "modules.h"
 
-#ifndef LLMHOST_VERSION
-#define LLMHOST_VERSION "0.1.0"
-#endif
+#include "../version.h"
+
+/* Where the CBLAS is OpenBLAS, it says what it was built as. */
+char *openblas_get_config(void) __attribute__((weak));
 
 enum { MOST_CONTEXTS = 17 };
 
@@ -161,6 +162,39 @@ static void open_field(lua_State *L, const char *name, lua_CFunction open) {
   lua_setfield(L, -2, name);
 }
 
+static int version_tostring(lua_State *L) {
+  lua_getfield(L, 1, "version");
+  return 1;
+}
+
+/* gpu.version: {version, build, compiler, blas, isa, backends}; as a string,
+ * the version. */
+static void push_version(lua_State *L) {
+  lk_device_info info = {0};
+  lk_cpu_backend()->device_info(0, &info, NULL);
+  lua_newtable(L);
+  lua_pushliteral(L, LH_VERSION);
+  lua_setfield(L, -2, "version");
+  lua_pushfstring(L, "llmhost %s, %s", LH_VERSION, "gcc " __VERSION__);
+  lua_setfield(L, -2, "build");
+  lua_pushliteral(L, "gcc " __VERSION__);
+  lua_setfield(L, -2, "compiler");
+  lua_pushstring(L, openblas_get_config ? openblas_get_config() : "cblas");
+  lua_setfield(L, -2, "blas");
+  lua_pushstring(L, info.capability);
+  lua_setfield(L, -2, "isa");
+  lua_newtable(L);
+  for (int i = 0; lk_backend_at(i); i++) {
+    lua_pushstring(L, lk_backend_at(i)->name);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "backends");
+  lua_newtable(L);
+  lua_pushcfunction(L, version_tostring);
+  lua_setfield(L, -2, "__tostring");
+  lua_setmetatable(L, -2);
+}
+
 static void make_state(lua_State *L) {
   lh_class_new(L, &state_class);
   gpu_state *s = lh_object_new(L, &state_class, sizeof *s);
@@ -173,7 +207,7 @@ int luaopen_gpu(lua_State *L) {
   make_state(L);
   lua_newtable(L);
   lh_register(L, "gpu", functions);
-  lua_pushstring(L, LLMHOST_VERSION);
+  push_version(L);
   lua_setfield(L, -2, "version");
   lh_add_tensor(L);
   lh_add_program(L);
