@@ -123,9 +123,10 @@ function data.loader(tokens, e)
     seed = e.seed })
 end
 
--- Held-out windows in their order.
+-- Held-out windows in their order; all of them are samples of one "step", so
+-- that any micro-batch can walk through them.
 function data.validation(tokens, e)
-  return host.text.loader(tokens, { batch = 1, seq = e.train.seq,
+  return host.text.loader(tokens, { batch = 1 << 20, seq = e.train.seq,
     sequential = true })
 end
 

@@ -41,7 +41,7 @@ profile.nano = {
   train = { minutes = 1 / 3, seq = 256, tokens_per_step = 8192,
     eval_tokens = 8192, evaluations = 4, checkpoint_seconds = 30,
     hang_seconds = 120 },
-  memory = { budget = "1GB", fraction = .85 },
+  memory = { budget = "256MB", fraction = .85 },
   search = { candidates = 2 },
   data = { vocab = 4096 },
 }
