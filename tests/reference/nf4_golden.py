@@ -8,6 +8,7 @@ high nibble first), sharing no code with the project. All arithmetic is
 float32, one rounding an operation; hashes are FNV-1a, 64 bits, over little
 endian bytes.
 """
+import fractions
 import json
 import pathlib
 import sys
@@ -17,24 +18,37 @@ from numpy import float32
 
 GOLDEN = pathlib.Path(__file__).parent / "golden.json"
 
-NF4_CODEBOOK = numpy.array([
+
+def literals(numbers):
+    """Numbers as C reads them with an f behind: their decimal digits rounded
+    once. By way of float64 several thresholds, which lie halfway between two
+    float32 but for the digits cut off, would go the other way."""
+    def literal(number):
+        exact = fractions.Fraction(repr(number))
+        near = float32(number)
+        return min((near, numpy.nextafter(near, float32(-9)),
+                    numpy.nextafter(near, float32(9))),
+                   key=lambda x: abs(fractions.Fraction(float(x)) - exact))
+    return numpy.array([literal(number) for number in numbers], float32)
+
+
+NF4_CODEBOOK = literals([
     -1.0, -0.6961928009986877, -0.5250730514526367, -0.39491748809814453,
     -0.28444138169288635, -0.18477343022823334, -0.09105003625154495, 0.0,
     0.07958029955625534, 0.16093020141124725, 0.24611230194568634,
     0.33791524171829224, 0.44070982933044434, 0.5626170039176941,
-    0.7229568362236023, 1.0], float32)
-NF4_THRESHOLDS = numpy.array([
+    0.7229568362236023, 1.0])
+NF4_THRESHOLDS = literals([
     -0.8480964004993439, -0.6106329262256622, -0.4599952697753906,
     -0.33967943489551544, -0.23460740596055984, -0.13791173323988914,
     -0.045525018125772476, 0.03979014977812767, 0.1202552504837513,
     0.2035212516784668, 0.2920137718319893, 0.3893125355243683,
-    0.5016634166240692, 0.6427869200706482, 0.8614784181118011], float32)
-FP4_MAGNITUDES = numpy.array([
-    0, 0.005208333333, 0.66666667, 1, 0.33333333, 0.5, 0.16666667, 0.25],
-    float32)
-FP4_THRESHOLDS = numpy.array([
+    0.5016634166240692, 0.6427869200706482, 0.8614784181118011])
+FP4_MAGNITUDES = literals([
+    0, 0.005208333333, 0.66666667, 1, 0.33333333, 0.5, 0.16666667, 0.25])
+FP4_THRESHOLDS = literals([
     0.00260417, 0.0859375, 0.20833333, 0.29166667, 0.4166667, 0.583333,
-    0.8333333], float32)
+    0.8333333])
 FP4_BY_SIZE = numpy.array([0, 1, 6, 7, 4, 5, 2, 3], numpy.uint8)
 
 
