@@ -37,7 +37,7 @@ static lk_status wrong(const lh_safetensors *f, const char *name,
                  what);
 }
 
-/* --- names ------------------------------------------------------------------ */
+/* --- names ---------------------------------------------------------------- */
 
 static int compare_keys(const void *a, const void *b) {
   const lh_json_node *x = *(lh_json_node *const *)a;
@@ -69,7 +69,7 @@ static lk_status check_names(const lh_safetensors *f, int64_t object,
   return status;
 }
 
-/* --- one tensor ------------------------------------------------------------- */
+/* --- one tensor ----------------------------------------------------------- */
 
 static const int64_t LARGEST = (int64_t)1 << 53; /* exact in a JSON number */
 
@@ -115,8 +115,8 @@ static lk_status check_size(const lh_safetensors *f, const lh_safetensor *t,
   for (int i = 0; i < t->shape.rank && fits; i++)
     fits = lk_size_product(bytes, t->shape.dim[i], &bytes);
   if (fits && bytes == t->bytes) return LK_OK;
-  return lk_fail(e, LK_FORMAT, "'%s': tensor '%.100s': %s %s does not take %lld "
-                 "bytes", f->path, t->name, t->word,
+  return lk_fail(e, LK_FORMAT, "'%s': tensor '%.100s': %s %s does not take "
+                 "%lld bytes", f->path, t->name, t->word,
                  lk_shape_text(t->shape, text, sizeof text),
                  (long long)t->bytes);
 }
@@ -144,7 +144,7 @@ static lk_status read_tensor(const lh_safetensors *f, int64_t n,
   return check_size(f, t, d->bits, e);
 }
 
-/* --- the header ------------------------------------------------------------- */
+/* --- the header ----------------------------------------------------------- */
 
 static lk_status read_metadata(lh_safetensors *f, int64_t object,
                                lk_error *e) {
@@ -265,7 +265,7 @@ void lh_safetensors_close(lh_safetensors *f) {
   *f = (lh_safetensors){.fd = -1};
 }
 
-/* --- questions -------------------------------------------------------------- */
+/* --- questions ------------------------------------------------------------ */
 
 const lh_safetensor *lh_safetensors_find(const lh_safetensors *f,
                                          const char *name) {

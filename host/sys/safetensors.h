@@ -29,7 +29,7 @@ typedef struct lh_safetensors {
   lh_safetensor *tensor;  /* sorted by name */
   int64_t count;
   lh_json header;
-  int64_t metadata;       /* node of the header: an object of strings; 0: none */
+  int64_t metadata;       /* node of the header, an object of strings, or 0 */
 } lh_safetensors;
 
 /* Open and check everything but the tensors' values: the header is inside the

@@ -119,6 +119,7 @@ double lk_program_muon_factor(const lk_program *program);
 void lk_program_set_muon_factor(lk_program *program, double factor);
 
 /* Loss scaling (fp16): what losses are multiplied with; 1 at the start. */
+double lk_program_loss_scale(const lk_program *program);
 void lk_program_set_loss_scale(lk_program *program, double scale);
 
 /* The gradient of a parameter after lk_program_micro and before finish, f32 or

@@ -142,6 +142,8 @@ void lk_program_set_muon_factor(lk_program *p, double factor) {
   p->muon_factor = factor;
 }
 
+double lk_program_loss_scale(const lk_program *p) { return p->loss_scale; }
+
 void lk_program_set_loss_scale(lk_program *p, double scale) {
   p->loss_scale = scale;
 }

@@ -1,0 +1,74 @@
+/* gpu.devices() and gpu.utilization(): what there is, and how busy it is. */
+#include <stdio.h>
+#include <string.h>
+
+#include "gpu.h"
+
+static void set_string(lua_State *L, const char *key, const char *value) {
+  lua_pushstring(L, value);
+  lua_setfield(L, -2, key);
+}
+
+static void set_integer(lua_State *L, const char *key, int64_t value) {
+  lua_pushinteger(L, value);
+  lua_setfield(L, -2, key);
+}
+
+/* The name that gpu.device takes. */
+static void push_name(lua_State *L, const lk_backend *backend, int index) {
+  if (strcmp(backend->name, "cpu") == 0)
+    lua_pushstring(L, "cpu");
+  else
+    lua_pushfstring(L, "%s:%d", backend->name, index);
+}
+
+/* Push what is known of a device; one that does not answer has `error`. */
+static void push_device(lua_State *L, const lk_backend *backend, int index) {
+  lk_device_info info;
+  lk_error error = {0};
+  lua_createtable(L, 0, 6);
+  push_name(L, backend, index);
+  lua_setfield(L, -2, "name");
+  set_string(L, "backend", backend->name);
+  if (backend->device_info(index, &info, &error) != LK_OK) {
+    set_string(L, "error", error.message);
+    return;
+  }
+  set_string(L, "model", info.name);
+  set_string(L, "capability", info.capability);
+  set_integer(L, "memory", info.memory);
+  set_integer(L, "free", info.free);
+}
+
+static int gpu_devices(lua_State *L) {
+  const lk_backend *backend;
+  int count = 0;
+  lua_newtable(L);
+  for (int n = 0; (backend = lk_backend_at(n)) != NULL; n++) {
+    int devices = backend->device_count();
+    for (int i = 0; i < devices; i++) {
+      push_device(L, backend, i);
+      lua_rawseti(L, -2, ++count);
+    }
+  }
+  return 1;
+}
+
+static int gpu_utilization(lua_State *L) {
+  char name[32];
+  lh_context_name(lh_context(L), name, sizeof name);
+  lua_pushnil(L);
+  lua_pushfstring(L, "%s has no counter of its utilization", name);
+  return 2;
+}
+
+static const lh_function functions[] = {
+    {"devices", gpu_devices, "(): table[]",
+     "Every device: name (for gpu.device), backend, model, capability, memory "
+     "and free in bytes.", NULL},
+    {"utilization", gpu_utilization, "(): table|nil, string?",
+     "How busy the current device is: compute, memory, watts, celsius, "
+     "throttled; nil and the reason where it cannot be known.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+void lh_add_device(lua_State *L) { lh_register(L, "gpu", functions); }
