@@ -16,7 +16,7 @@ struct lh_safetensors_writer {
   int64_t left;           /* bytes of values that are still to come */
 };
 
-/* --- text that grows -------------------------------------------------------- */
+/* --- text that grows ------------------------------------------------------ */
 
 typedef struct text {
   char *data;
@@ -56,7 +56,7 @@ static void put_string(text *t, const char *s) {
   put(t, "\"", 1);
 }
 
-/* --- checks ----------------------------------------------------------------- */
+/* --- checks --------------------------------------------------------------- */
 
 static bool is_utf8(const char *s) {
   const uint8_t *p = (const uint8_t *)s, *end = p + strlen(s);
@@ -123,7 +123,7 @@ static lk_status check_pairs(const char *path,
   return LK_OK;
 }
 
-/* --- the header ------------------------------------------------------------- */
+/* --- the header ----------------------------------------------------------- */
 
 static void put_metadata(text *t, const lh_safetensors_pair *pairs,
                          int64_t count) {
@@ -187,7 +187,7 @@ static lk_status write_header(lh_safetensors_writer *w,
   return status;
 }
 
-/* --- the writer ------------------------------------------------------------- */
+/* --- the writer ----------------------------------------------------------- */
 
 static int compare_entries(const void *a, const void *b) {
   const lh_safetensors_entry *x = a, *y = b;
