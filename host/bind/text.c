@@ -128,7 +128,6 @@ static int tokenizer_encode(lua_State *L) {
   lh_options(L, 3, "encode", encode_option_list, 0, &special);
   if (o->encoder == NULL)
     lh_check(L, lh_encoder_new(t, &o->encoder, &e), &e);
-  int64_t before = lh_encoder_dropped(o->encoder);
   void **box = lh_box_new(L);
   lh_ids ids = {0};
   lk_status status =
@@ -139,8 +138,13 @@ static int tokenizer_encode(lua_State *L) {
   push_ids(L, ids.data, ids.count);
   free(ids.data);
   *box = NULL;
-  lua_pushinteger(L, lh_encoder_dropped(o->encoder) - before);
-  return 2;
+  return 1;
+}
+
+static int tokenizer_dropped(lua_State *L) {
+  tokenizer_object *o = lh_object_check(L, 1, &tokenizer_class);
+  lua_pushinteger(L, o->encoder ? lh_encoder_dropped(o->encoder) : 0);
+  return 1;
 }
 
 /* The list of ids at `index` as an array, kept by a box that is pushed. */
@@ -235,9 +239,11 @@ static int tokenizer_missing(lua_State *L) {
 
 static const lh_function tokenizer_methods[] = {
     {"encode", tokenizer_encode,
-     "(text: string, options?: table): integer[], integer",
-     "The text's token ids, and how many of its bytes have no token and were "
-     "left out.", encode_option_list},
+     "(text: string, options?: table): integer[]",
+     "The text's token ids. Bytes without a token are left out and counted.",
+     encode_option_list},
+    {"dropped", tokenizer_dropped, "(): integer",
+     "Bytes without a token that encode has left out so far.", NULL},
     {"decode", tokenizer_decode, "(ids: integer[], options?: table): string",
      "The bytes the ids stand for; decode(encode(s)) is s.",
      decode_option_list},
