@@ -1,4 +1,4 @@
-/* Token files. */
+/* Token files: their header, their checks, reading and writing. */
 #include "tokens.h"
 
 #include <stdlib.h>

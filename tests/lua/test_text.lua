@@ -264,7 +264,7 @@ check.case("limits on tokens, and what could not be had", function()
   check.equal(p.messages[1], string.format("'%s/texts' gives %d training "
     .. "tokens, fewer than the 10000000 wanted.", folder, p.tokens))
   check.equal(p.messages[2], string.format("'%s/texts' teaches a vocabulary "
-    .. "of %d ids only, fewer than the 30000 wanted.", folder, p.vocab))
+    .. "of %d ids only, fewer than the 35000 wanted.", folder, p.vocab))
 end)
 
 check.case("without a cache nothing is written", function()
