@@ -24,7 +24,7 @@ int lh_text_threads(int64_t wanted) {
   return cores > 0 && cores < INT_MAX ? (int)cores : 1;
 }
 
-/* --- tokenizer ------------------------------------------------------------------- */
+/* --- tokenizer ----------------------------------------------------------- */
 typedef struct tokenizer_object {
   lh_tokenizer *tokenizer;
   lh_encoder *encoder;
@@ -260,7 +260,7 @@ static const lh_function tokenizer_methods[] = {
      "How many of the 256 byte values have no token.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-/* --- corpus ----------------------------------------------------------------------- */
+/* --- corpus -------------------------------------------------------------- */
 typedef struct corpus_object {
   lh_corpus *corpus;
   lh_source source;       /* while it is being read */
@@ -410,7 +410,7 @@ static const lh_function corpus_methods[] = {
      "UTF-8 text), duplicates, key.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-/* --- module ----------------------------------------------------------------------- */
+/* --- module -------------------------------------------------------------- */
 static const lh_function functions[] = {
     {"tokenizer", text_tokenizer,
      "(options: table): userdata|nil, string?, string?",

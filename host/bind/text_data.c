@@ -27,7 +27,7 @@ static void set_string(lua_State *L, const char *name, const char *text) {
   lua_setfield(L, -2, name);
 }
 
-/* --- tokens ---------------------------------------------------------------------- */
+/* --- tokens -------------------------------------------------------------- */
 typedef struct tokens_object {
   lh_tokens *tokens;
 } tokens_object;
@@ -163,7 +163,7 @@ static const lh_function tokens_methods[] = {
      "Write a token file.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-/* --- loader ---------------------------------------------------------------------- */
+/* --- loader -------------------------------------------------------------- */
 typedef struct loader_object {
   lh_loader *loader;
 } loader_object;
@@ -293,7 +293,7 @@ static const lh_function loader_methods[] = {
      "batch, seq, seed, windows, steps, tokens, sequential.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
-/* --- the pipeline ------------------------------------------------------------------ */
+/* --- the pipeline -------------------------------------------------------- */
 typedef struct prepare_arguments {
   const char *source, *tokenizer, *merges, *cache;
   int64_t vocab, seed, documents, max_chars, max_bytes, tokens, eval_tokens;

@@ -34,7 +34,7 @@ static lk_status no_memory(lk_error *e) {
   return lk_fail(e, LK_OOM, "no memory for a corpus");
 }
 
-/* --- text ---------------------------------------------------------------------- */
+/* --- text ---------------------------------------------------------------- */
 static bool is_utf8(const char *text, int64_t size) {
   const uint8_t *p = (const uint8_t *)text, *end = p + size;
   while (p < end) {
@@ -83,7 +83,7 @@ static bool is_blank(const char *text, int64_t size) {
   return true;
 }
 
-/* --- documents ------------------------------------------------------------------- */
+/* --- documents ----------------------------------------------------------- */
 static bool is_full(const reading *r) {
   int64_t most = r->options->max_documents;
   return r->wanted <= 0 || (most > 0 && r->corpus->count >= most);
@@ -98,7 +98,8 @@ static lk_status add_document(reading *r, const char *text, int64_t size) {
   if (size == 0) return LK_OK;
   if (c->count == c->room) {
     int64_t room = c->room * 2 + 64;
-    lh_corpus_document *more = realloc(c->documents, (size_t)room * sizeof *more);
+    lh_corpus_document *more =
+        realloc(c->documents, (size_t)room * sizeof *more);
     if (more == NULL) return no_memory(r->e);
     c->documents = more;
     c->room = room;
@@ -151,7 +152,7 @@ static lk_status add_block(reading *r, char *text) {
   return LK_OK;
 }
 
-/* --- files ----------------------------------------------------------------------- */
+/* --- files --------------------------------------------------------------- */
 /* Whether a found file is to be passed over; counts why. */
 static lk_status is_unwanted(reading *r, const char *text, int64_t size,
                              bool *unwanted) {
@@ -257,7 +258,7 @@ static lk_status read_text(reading *r) {
   return add_text(r, text, s->bytes);
 }
 
-/* --- held-out documents ----------------------------------------------------------- */
+/* --- held-out documents -------------------------------------------------- */
 typedef struct keyed {
   uint64_t key;
   int64_t number;
@@ -341,7 +342,7 @@ static lk_status hold_out(lh_corpus *c, const lh_corpus_options *options,
   return status;
 }
 
-/* --- opening ------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------- */
 uint64_t lh_corpus_key(const lh_source *source,
                        const lh_corpus_options *options) {
   uint64_t h = lh_hash_number(RULES, source->key);

@@ -12,7 +12,7 @@ enum { THREADS_MOST = 64, GROUP = 16 /* documents taken at a time */ };
 static const int64_t train_most = 20000000;
 static const uint64_t sample_seed = 29;
 
-/* --- training ------------------------------------------------------------------- */
+/* --- training ------------------------------------------------------------ */
 lk_status lh_corpus_train(const lh_corpus *corpus, int32_t vocab, int threads,
                           lh_tokenizer **out, lk_error *e) {
   int64_t count = 0, bytes = 0;
@@ -38,7 +38,7 @@ done:
   return status;
 }
 
-/* --- encoding ------------------------------------------------------------------- */
+/* --- encoding ------------------------------------------------------------ */
 /* One document's tokens. */
 typedef struct part {
   int64_t document;

@@ -35,7 +35,7 @@ struct lh_loader {
   int64_t clock;
 };
 
-/* --- order ------------------------------------------------------------------------ */
+/* --- order --------------------------------------------------------------- */
 static uint32_t draw(const lh_loader *l, int64_t epoch, uint32_t what,
                      uint64_t value) {
   lk_rng_word4 r = lk_philox(l->options.seed ^ (uint64_t)epoch << 32,
@@ -90,7 +90,7 @@ static lk_status fill(const lh_loader *l, int64_t step, int64_t first,
   return LK_OK;
 }
 
-/* --- thread ------------------------------------------------------------------------ */
+/* --- thread -------------------------------------------------------------- */
 static bool slot_room(slot *s, int64_t samples, int64_t seq) {
   if (s->room >= samples * seq) return true;
   free(s->x);
@@ -194,7 +194,7 @@ static void take_prepared(lh_loader *l, int64_t step, int64_t first,
   pthread_mutex_unlock(&l->mutex);
 }
 
-/* --- use ------------------------------------------------------------------------------- */
+/* --- use ----------------------------------------------------------------- */
 lk_status lh_loader_fill(lh_loader *loader, int64_t step, int64_t first,
                          int64_t count, int32_t *x, int32_t *y, lk_error *e) {
   lh_loader *l = loader;

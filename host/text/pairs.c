@@ -81,7 +81,7 @@ void lh_pairs_remove(lh_pairs *p, int32_t left, int32_t right,
   if (pair) pair->count -= times;
 }
 
-/* --- heap -------------------------------------------------------------------- */
+/* --- heap ---------------------------------------------------------------- */
 static bool comes_first(const lh_pairs *p, lh_pair_entry a, lh_pair_entry b) {
   if (a.count != b.count) return a.count > b.count;
   const lh_pair *x = &p->pair[a.pair], *y = &p->pair[b.pair];

@@ -52,7 +52,7 @@ static uint64_t pipeline_key(const lh_prepare_options *o,
   return lh_hash_number(o->eval_tokens, h);
 }
 
-/* --- cache -------------------------------------------------------------------------- */
+/* --- cache --------------------------------------------------------------- */
 static lk_status name_files(const lh_prepare_options *o, lh_prepared *p,
                             lk_error *e) {
   struct { char **path; const char *ending; } files[] = {
@@ -129,7 +129,7 @@ static lk_status store(lh_prepared *p, const lh_prepare_options *o,
   return LK_OK;
 }
 
-/* --- making --------------------------------------------------------------------------- */
+/* --- making -------------------------------------------------------------- */
 static void tell_about(lh_prepared *p, const lh_prepare_options *o,
                        const lh_corpus *corpus) {
   const lh_tokens_info *train = lh_tokens_about(p->train);

@@ -36,7 +36,7 @@ static const struct {
     {"/usr/share/common-licenses", " . "},
 };
 
-/* --- lists of files ------------------------------------------------------------ */
+/* --- lists of files ------------------------------------------------------ */
 static lk_status add_file(lh_source *s, const char *path,
                           const struct stat *st, lk_error *e) {
   if (s->count == s->room) {
@@ -115,7 +115,7 @@ static lk_status walk(lh_source *s, const char *folder, const char *endings,
   return status;
 }
 
-/* --- the kinds ------------------------------------------------------------------ */
+/* --- the kinds ----------------------------------------------------------- */
 static lk_status list_system(lh_source *s, lk_error *e) {
   int count = (int)(sizeof system_places / sizeof *system_places);
   s->mixed = s->sampled = true;

@@ -7,7 +7,7 @@
 #include "hash64.h"
 #include "unicode.h"
 
-/* --- alphabet -------------------------------------------------------------- */
+/* --- alphabet ------------------------------------------------------------ */
 static bool is_plain(int byte) {
   return (byte >= '!' && byte <= '~') || (byte >= 0xA1 && byte <= 0xAC) ||
          (byte >= 0xAE && byte <= 0xFF);
@@ -43,7 +43,7 @@ int64_t lh_bytes_from_name(const char *name, int64_t size, uint8_t *out) {
   return count;
 }
 
-/* --- making ------------------------------------------------------------------ */
+/* --- making -------------------------------------------------------------- */
 static lk_status copy_tokens(lh_tokenizer *t, const lh_tokenizer_parts *parts,
                              lk_error *e) {
   int64_t total = 0;
@@ -197,7 +197,7 @@ int32_t lh_tokenizer_special(const lh_tokenizer *t, const char *name) {
   return -1;
 }
 
-/* --- decoding ---------------------------------------------------------------- */
+/* --- decoding ------------------------------------------------------------ */
 lk_status lh_decode(const lh_tokenizer *t, const int32_t *ids, int64_t count,
                     bool skip_special, char **text, int64_t *size,
                     lk_error *e) {

@@ -112,7 +112,7 @@ lk_status lh_decode(const lh_tokenizer *t, const int32_t *ids, int64_t count,
                     bool skip_special, char **text, int64_t *size,
                     lk_error *e);
 
-/* --- the byte-level alphabet (GPT-2's bytes_to_unicode) -------------------- */
+/* --- the byte-level alphabet (GPT-2's bytes_to_unicode) ------------------ */
 /* The code point that stands for a byte in vocabulary files. */
 uint32_t lh_byte_char(int byte);
 /* The byte a code point stands for, or −1. */

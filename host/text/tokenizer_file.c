@@ -131,7 +131,7 @@ static lk_status builder_finish(builder *b, lh_tokenizer **out) {
   return lk_fail(b->e, status, "%s: %s", b->name, inner.message);
 }
 
-/* --- tokenizer.json -------------------------------------------------------------- */
+/* --- tokenizer.json ------------------------------------------------------ */
 static lk_status refuse(const builder *b, const char *what) {
   return lk_fail(b->e, LK_FORMAT,
                  "%s: %s; this program reads byte-level BPE with digits "
@@ -299,7 +299,7 @@ lk_status lh_tokenizer_load(const char *path, lh_tokenizer **out,
   return status;
 }
 
-/* --- merges.txt under SmolLM's rules --------------------------------------------- */
+/* --- merges.txt under SmolLM's rules ------------------------------------- */
 static const char *const smollm_specials[] = {
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<repo_name>", "<reponame>",
     "<file_sep>", "<filename>", "<gh_stars>", "<issue_start>",

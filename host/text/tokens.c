@@ -20,7 +20,7 @@ struct lh_tokens {
   uint8_t *data;          /* in memory: count · width bytes */
 };
 
-/* --- header ------------------------------------------------------------------------
+/* --- header -----------------------------------------------------------------
  * offset  0 magic · 8 version u32 · 12 bits of an id u32 · 16 count u64
  *        24 vocab u64 · 32 documents u64 · 40 bytes u64 · 48 dropped u64
  *        56 tokenizer u64 · 64 source u64 · 72 split u32 · 76 payload CRC u32
@@ -44,7 +44,8 @@ static void write_header(const lh_tokens *t, uint8_t *h) {
   memcpy(h, magic, sizeof magic);
   put_number(h + 8, VERSION, 4);
   put_number(h + 12, (uint64_t)t->width * 8, 4);
-  for (int i = 0; i < 7; i++) put_number(h + 16 + 8 * i, (uint64_t)numbers[i], 8);
+  for (int i = 0; i < 7; i++)
+    put_number(h + 16 + 8 * i, (uint64_t)numbers[i], 8);
   put_number(h + 72, info->validation, 4);
   put_number(h + 76, info->crc, 4);
   memcpy(h + 80, info->name, LH_TOKENS_NAME);
@@ -85,7 +86,7 @@ static lk_status read_header(lh_tokens *t, const uint8_t *h, int64_t size,
   return LK_OK;
 }
 
-/* --- ids ----------------------------------------------------------------------------- */
+/* --- ids ----------------------------------------------------------------- */
 static void widen(const uint8_t *from, int width, int64_t count,
                   int32_t *ids) {
   for (int64_t i = 0; i < count; i++) {
@@ -134,7 +135,7 @@ static lk_status check_payload(const lh_tokens *t, lk_error *e) {
   return status;
 }
 
-/* --- opening and making ---------------------------------------------------------------- */
+/* --- opening and making -------------------------------------------------- */
 lk_status lh_tokens_open(const char *path, lh_tokens **out, lk_error *e) {
   uint8_t header[LH_TOKENS_HEADER];
   int64_t size;

@@ -157,7 +157,8 @@ static void test_threads_agree(void) {
   lh_span spans[8];
   lh_tokenizer *one, *many;
   for (int i = 0; i < 8; i++)
-    spans[i] = (lh_span){text + size * i / 8, size * (i + 1) / 8 - size * i / 8};
+    spans[i] = (lh_span){text + size * i / 8,
+                         size * (i + 1) / 8 - size * i / 8};
   CHECK(lh_tokenizer_train(spans, 8, 600, 1, &one, &e) == LK_OK);
   CHECK(lh_tokenizer_train(spans, 8, 600, 4, &many, &e) == LK_OK);
   CHECK(one->hash == many->hash && one->count == 600);
@@ -210,7 +211,7 @@ static void test_long_words(void) {
   lh_tokenizer_release(t);
 }
 
-/* --- files -------------------------------------------------------------------- */
+/* --- files --------------------------------------------------------------- */
 static void test_save_and_load(void) {
   int64_t size;
   char path[300], *text = read_reference("train.txt", &size);

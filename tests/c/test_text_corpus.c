@@ -27,7 +27,7 @@ static void put_texts(void) {
   }
 }
 
-/* --- corpus ------------------------------------------------------------------- */
+/* --- corpus -------------------------------------------------------------- */
 static void test_held_out(void) {
   lh_corpus_options options = {.validation = 0.2, .seed = 1};
   start();
@@ -187,7 +187,7 @@ static void test_system(void) {
   lh_corpus_release(c);
 }
 
-/* --- encoding a corpus ------------------------------------------------------------- */
+/* --- encoding a corpus --------------------------------------------------- */
 static void test_encoded_corpus(void) {
   lh_tokenizer *t = NULL;
   lh_tokens *one, *many, *held, *cut;

@@ -6,7 +6,7 @@
 #include "../../host/text/loader.h"
 #include "text_folder.h"
 
-/* --- token files ---------------------------------------------------------------- */
+/* --- token files --------------------------------------------------------- */
 static lh_tokens *counting(int64_t count, int64_t vocab) {
   int32_t *ids = malloc((size_t)count * sizeof *ids);
   lh_tokens *tokens = NULL;
@@ -106,7 +106,7 @@ static void test_failing_write(void) {
   lh_tokens_release(b);
 }
 
-/* --- loader ---------------------------------------------------------------------- */
+/* --- loader -------------------------------------------------------------- */
 enum { T = 8 };
 
 static lh_loader *loader_of(int64_t count, lh_loader_options options) {
