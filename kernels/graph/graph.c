@@ -364,9 +364,8 @@ lk_value lk_emit_saved(lk_graph *g, lk_value x) {
   lk_value y = lk_emit_as(g, LK_OP_dequantize, LK_IN(q.v[0], q.v[1]),
                           lk_value_dtype(g, x), shape, attr);
   if (y == LK_NONE) return LK_NONE;
-  g->values[y].forced = g->values[x].forced = true;
-  add_recipe(g, x, (lk_instr){.op = LK_OP_dequantize,
-                              .in = {q.v[0], q.v[1]}, .attr = attr});
+  g->values[y].forced = true;
+  g->values[x].seen = y;
   return y;
 }
 

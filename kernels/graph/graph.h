@@ -42,6 +42,7 @@ typedef struct lk_value_info {
   int producer;      /* > 0: instruction + 1 that makes it (again); < 0: the
                         recipe -1 - producer makes it again; 0: none */
   int result;        /* which of its results */
+  lk_value seen;     /* what the backward reads in its place */
   int parameter;     /* > 0: what multiplies in for this parameter */
   bool cheap;        /* norms, activations: dropped by `light` */
   bool forced;       /* dropped always (dequantized weights, saved in int8) */

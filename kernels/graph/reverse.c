@@ -27,6 +27,8 @@ bool lk_wants(lk_reverse *r, lk_value v) {
 }
 
 lk_value lk_saved(lk_reverse *r, lk_value v) {
+  if (v != LK_NONE && lk_value_get(r->g, v)->seen)
+    v = lk_value_get(r->g, v)->seen;
   return lk_make_again(r->g, &r->made, v);
 }
 

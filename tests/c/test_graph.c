@@ -1,0 +1,275 @@
+/* The graph floor: gradients of every layer by finite differences, recompute,
+ * optimizers' schedules, and names. */
+#include <math.h>
+#include <stdio.h>
+
+#include "check.h"
+#include "model.h"
+
+/* --- gradients --------------------------------------------------------------- */
+
+static double uniform(uint32_t *x) {
+  *x = *x * 1664525u + 1013904223u;
+  return (double)(*x >> 8) / (double)(1 << 24) * 2 - 1;
+}
+
+/* (L(w + e d) − L(w − e d)) / 2e against <dw, d> for a random direction d. The
+ * loss is a float mean: its rounding, 1e-7 · 3 / 2e, is the noise. */
+static void check_parameter(lk_program *p, const lk_parameter *w,
+                            uint32_t seed) {
+  lk_tensor gradient;
+  lk_tensor master = lk_machine_tensor(lk_program_machine(p),
+                                       w->part[LK_PART_MASTER]);
+  int64_t n = lk_shape_count(w->shape);
+  float *values = master.data, *kept = malloc((size_t)n * 4);
+  double *d = malloc((size_t)n * sizeof *d), slope = 0, length = 0, norm = 0;
+  forward_backward(p, 1);
+  must(lk_program_gradient(p, w->name, &gradient));
+  memcpy(kept, values, (size_t)n * 4);
+  for (int64_t i = 0; i < n; i++) {
+    double g = ((float *)gradient.data)[i];
+    d[i] = uniform(&seed) + (g > 0 ? 0.5 : -0.5);  /* mostly uphill */
+    slope += g * d[i];
+    length += d[i] * d[i];
+    norm += g * g;
+  }
+  double e = 2e-2 / sqrt(length), loss[2];
+  for (int side = 0; side < 2; side++) {
+    for (int64_t i = 0; i < n; i++)
+      values[i] = kept[i] + (float)((side ? -e : e) * d[i]);
+    loss[side] = forward_backward(p, 1);
+  }
+  memcpy(values, kept, (size_t)n * 4);
+  double measured = (loss[0] - loss[1]) / (2 * e);
+  CHECK(norm > 0, "%s: the gradient is zero", w->name);
+  CHECK(fabs(measured - slope) <= 4e-3 * fabs(slope) + 3e-5 / e * 1e-2,
+        "%s: slope %.7g, differences give %.7g", w->name, slope, measured);
+  free(kept);
+  free(d);
+}
+
+/* Every parameter of embedding, `body`, norm, head. */
+static void check_layer(lk_layer *body, bool tied) {
+  lk_program *p = compile_model(model_around(body, tied), small_options(),
+                                (lk_optimizer){.groups = 1,
+                                               .group = {{.kind = LK_SGD}}});
+  must(lk_program_open(p, open_cpu(), LK_RUN_ARENA));
+  const lk_store *s = lk_program_store(p);
+  for (int i = 1; i < s->parameter_count; i++)
+    for (uint32_t seed = 1; seed <= 2; seed++)
+      check_parameter(p, &s->parameters[i], seed * 7919);
+  lk_program_free(p);
+}
+
+static void test_gradient_linear(void) {
+  check_layer(LAYER_OF(linear, .in = MODEL_C, .out = MODEL_C, .bias = true),
+              false);
+}
+
+static void test_gradient_silu_dropout(void) {
+  check_layer(TREE_OF(sequential, LAYER_OF(silu, 0),
+                      LAYER_OF(dropout, .p = 0.3)), false);
+}
+
+static void test_gradient_gated(void) {
+  check_layer(LAYER_OF(gated, .in = MODEL_C, .hidden = 24, .p = 0.2), false);
+}
+
+static void test_gradient_residual(void) {
+  check_layer(TREE_OF(residual, LAYER_OF(linear, .in = MODEL_C,
+                                         .out = MODEL_C),
+                      LAYER_OF(dropout, .p = 0.2)), true);
+}
+
+static void test_gradient_attention(void) {
+  check_layer(LAYER_OF(attention, .in = MODEL_C, .heads = 4, .rope = true,
+                       .rope_base = 10000, .rope_fraction = 0.5,
+                       .rope_inclusive = true), false);
+}
+
+static void test_gradient_attention_grouped(void) {
+  check_layer(LAYER_OF(attention, .in = MODEL_C, .heads = 4, .kv_heads = 2,
+                       .p = 0.2, .rope = true, .rope_base = 500,
+                       .rope_fraction = 1, .rope_inverse = true), false);
+}
+
+static void test_gradient_attention_qk_norm(void) {
+  check_layer(LAYER_OF(attention, .in = MODEL_C, .heads = 2, .kv_heads = 1,
+                       .qk_norm = true), false);
+}
+
+static void test_gradient_decoder(void) {
+  check_layer(TREE_OF(sequential, decoder_block(0.1, 2),
+                      decoder_block(0, 4)), true);
+}
+
+/* --- recompute ------------------------------------------------------------------ */
+
+static uint64_t hash_after(lk_program_options o, int steps, lk_run_mode mode) {
+  lk_program *p = compile_model(decoder(0.1, 2), o, muon_and_adamw());
+  must(lk_program_open(p, open_cpu(), mode));
+  for (int i = 0; i < steps; i++) train_step(p, i);
+  uint64_t h = state_hash(p);
+  lk_program_free(p);
+  return h;
+}
+
+static void check_modes(lk_program_options o, const char *what) {
+  uint64_t want = hash_after(o, 3, LK_RUN_ARENA);
+  for (int mode = LK_RECOMPUTE_LIGHT; mode <= LK_RECOMPUTE_BLOCK; mode++) {
+    o.recompute = (lk_recompute)mode;
+    CHECK(hash_after(o, 3, LK_RUN_ARENA) == want, "%s: %s differs from none",
+          what, lk_recompute_words[mode]);
+  }
+  CHECK(hash_after(o, 2, LK_RUN_ARENA) != want, "the hash sees training");
+}
+
+static void test_recompute_same_bits(void) {
+  check_modes(small_options(), "native");
+}
+
+static void test_recompute_same_bits_int8(void) {
+  lk_program_options o = small_options();
+  o.saved_int8 = true;
+  check_modes(o, "int8");
+  CHECK(hash_after(o, 3, LK_RUN_ARENA) !=
+        hash_after(small_options(), 3, LK_RUN_ARENA), "int8 rounds");
+}
+
+static void test_recompute_same_bits_nf4r(void) {
+  lk_program_options o = small_options();
+  o.weights.format = lk_weight_format_find("nf4r");
+  check_modes(o, "nf4r");
+  o.fuse = 0;
+  check_modes(o, "nf4r, not fused");
+}
+
+static void test_recompute_same_bits_accumulated(void) {
+  lk_program_options o = small_options();
+  o.accumulate = 3;
+  check_modes(o, "accumulated");
+  o.weights.format = lk_weight_format_find("nf4r");
+  check_modes(o, "nf4r, accumulated");
+}
+
+/* Fusing changes when updates happen, not what they are. */
+static void test_fused_same_bits(void) {
+  lk_program_options o = small_options();
+  o.fuse = 0;
+  uint64_t want = hash_after(o, 3, LK_RUN_ARENA);
+  o.fuse = 1;
+  CHECK(hash_after(o, 3, LK_RUN_ARENA) == want, "fused differs");
+  o.fuse_group = 1;
+  CHECK(hash_after(o, 3, LK_RUN_ARENA) == want, "groups of one differ");
+}
+
+/* Splitting a step into micro-batches changes rounding, not draws: with
+ * dropout on, the loss of the whole is the mean of its parts. */
+static void test_micro_batches_draw_alike(void) {
+  lk_program_options o = small_options();
+  double loss[2];
+  for (int split = 0; split < 2; split++) {
+    o.batch = split ? 1 : MODEL_B;
+    o.accumulate = split ? MODEL_B : 1;
+    lk_program *p = compile_model(decoder(0.3, 4), o, muon_and_adamw());
+    int32_t ids[MODEL_B * MODEL_T], targets[MODEL_B * MODEL_T];
+    random_batch(0, ids, targets, MODEL_B * MODEL_T);
+    lk_step_result r;
+    must(lk_program_open(p, open_cpu(), LK_RUN_ARENA));
+    must(lk_program_begin(p, 0));
+    for (int i = 0; i < o.accumulate; i++)
+      must(lk_program_micro(p, ids + i * MODEL_T, targets + i * MODEL_T));
+    must(lk_program_finish(p, &r));
+    loss[split] = r.loss;
+    lk_program_free(p);
+  }
+  CHECK(fabs(loss[0] - loss[1]) < 1e-6 * loss[0], "%.9g and %.9g", loss[0],
+        loss[1]);
+}
+
+/* --- schedule and names ------------------------------------------------------------ */
+
+static void test_schedule(void) {
+  lk_schedule s = {.kind = LK_COSINE, .warmup = 0.1, .final = 0.1,
+                   .steps = 20};
+  CHECK(lk_schedule_rate(&s, 0) == 0.5, "%g", lk_schedule_rate(&s, 0));
+  CHECK(lk_schedule_rate(&s, 1) == 1, "%g", lk_schedule_rate(&s, 1));
+  CHECK(lk_schedule_rate(&s, 2) == 1, "%g", lk_schedule_rate(&s, 2));
+  double middle = lk_schedule_rate(&s, 11);
+  CHECK(fabs(middle - 0.55) < 1e-12, "%.15g", middle);
+  CHECK(fabs(lk_schedule_rate(&s, 20) - 0.1) < 1e-12, "the end");
+  CHECK(fabs(lk_schedule_rate(&s, 99) - 0.1) < 1e-12, "past the end");
+}
+
+static void test_glob(void) {
+  CHECK(lk_glob_match("blocks.*.weight", "blocks.0.attention.qkv.weight"));
+  CHECK(!lk_glob_match("blocks.*.weight", "embedding.weight"));
+  CHECK(!lk_glob_match("blocks.*.weight", "blocks.0.bias"));
+  CHECK(lk_glob_match("*", ""));
+}
+
+static void test_names(void) {
+  lk_layer *m = decoder(0, 4);
+  lk_store s = {0};
+  lk_error e = {0};
+  CHECK(lk_layer_collect(m, &s, &e) == LK_OK, "%s", e.message);
+  CHECK(lk_store_find(&s, "1.0.attention.qkv.weight") != NULL, "qkv");
+  CHECK(lk_store_find(&s, "1.1.rmsnorm_2.weight") != NULL, "a second norm");
+  CHECK(lk_store_parameter_count(&s) == 14, "%d",
+        lk_store_parameter_count(&s));
+  lk_store_free(&s);
+  lk_layer_release(m);
+}
+
+static void test_model_needs_head(void) {
+  lk_layer *m = TREE_OF(sequential,
+                        LAYER_OF(embedding, .in = MODEL_V, .out = MODEL_C));
+  lk_program_options o = small_options();
+  lk_program *p = NULL;
+  lk_error e = {0};
+  CHECK(lk_program_new(&o, m, NULL, lk_profile_find("cpu"), &p, &e) ==
+        LK_ARGUMENT);
+  CHECK(strstr(e.message, "must end with nn.head") != NULL, "%s", e.message);
+  lk_layer_release(m);
+}
+
+/* A NaN in the weights is noticed in its step and stops the updates. */
+static void test_not_finite(void) {
+  lk_program *p = compile_model(decoder(0, 4), small_options(),
+                                muon_and_adamw());
+  must(lk_program_open(p, open_cpu(), LK_RUN_ARENA));
+  const lk_store *s = lk_program_store(p);
+  const lk_parameter *w = lk_store_find(s, "1.0.attention.out.weight");
+  float *x = lk_machine_buffer(lk_program_machine(p),
+                               w->part[LK_PART_MASTER]);
+  CHECK(train_step(p, 0).finite, "a sound step");
+  x[3] = NAN;
+  uint64_t before = state_hash(p);
+  CHECK(!train_step(p, 1).finite, "the flag");
+  CHECK(state_hash(p) == before, "an update was made");
+  lk_program_free(p);
+}
+
+int main(void) {
+  RUN(test_gradient_linear);
+  RUN(test_gradient_silu_dropout);
+  RUN(test_gradient_gated);
+  RUN(test_gradient_residual);
+  RUN(test_gradient_attention);
+  RUN(test_gradient_attention_grouped);
+  RUN(test_gradient_attention_qk_norm);
+  RUN(test_gradient_decoder);
+  RUN(test_recompute_same_bits);
+  RUN(test_recompute_same_bits_int8);
+  RUN(test_recompute_same_bits_nf4r);
+  RUN(test_recompute_same_bits_accumulated);
+  RUN(test_fused_same_bits);
+  RUN(test_micro_batches_draw_alike);
+  RUN(test_schedule);
+  RUN(test_glob);
+  RUN(test_names);
+  RUN(test_model_needs_head);
+  RUN(test_not_finite);
+  lk_context_close(open_cpu());
+  return check_done();
+}
