@@ -347,18 +347,19 @@ static int quantized_tostring(lua_State *L) {
 }
 
 static const lh_function methods[] = {
-    {"__index", quantized_index, "(key: string): any",
+    {"__index", quantized_index, "(self, key: string): any",
      "codes, scales, tensor_scale (tensors on its memory), format, block, "
      "shape, double = {codes, scales, offset}; absent ones are nil.", NULL},
-    {"__tostring", quantized_tostring, "(): string",
+    {"__tostring", quantized_tostring, "(self): string",
      "Format, shape, block and bytes.", NULL},
-    {"bytes", quantized_bytes, "(): integer",
+    {"bytes", quantized_bytes, "(self): integer",
      "Bytes of codes, scales and everything beside them.", NULL},
-    {"dequantize", quantized_dequantize, "(dtype?: string): gpu.tensor",
+    {"dequantize", quantized_dequantize, "(self, dtype?: string): gpu.tensor",
      "The values that codes and scales stand for: f32, or rounded to dtype.",
      NULL},
     {"state", lh_quantized_state,
-     "(name?: string, dtype?: string): table<string, gpu.tensor>, string",
+     "(self, name?: string, dtype?: string): "
+     "table<string, gpu.tensor>, string",
      "The entries of bitsandbytes' state dict for a weight called name "
      "(\"weight\"), ready for gpu.save, and their JSON; dtype is what readers "
      "compute in (\"f32\"). For nf4 and fp4.", NULL},

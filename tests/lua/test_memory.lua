@@ -1,0 +1,114 @@
+-- gpu.memory, gpu.devices, gpu.utilization.
+local check = require "check"
+local gpu = require "gpu"
+
+local CATEGORIES = { "parameters", "gradients", "optimizer", "activations",
+  "scratch", "data" }
+
+check.case("tensors are counted under data", function()
+  gpu.memory.trim()
+  local before = gpu.memory.stats()
+  local t = gpu.zeros { 1000, 25 }
+  local s = gpu.memory.stats()
+  check.equal(s.current, before.current + 100000)
+  check.equal(s.by_category.data, before.by_category.data + 100000)
+  check.equal(s.allocations, before.allocations + 1)
+  t:close()
+  check.equal(gpu.memory.stats().current, before.current)
+end)
+
+check.case("categories sum to the whole", function()
+  local keep = gpu.zeros { 100 }
+  local s, sum, peak = gpu.memory.stats(), 0, 0
+  for _, name in ipairs(CATEGORIES) do
+    sum = sum + s.by_category[name]
+    peak = peak + s.peak_by_category[name]
+  end
+  check.equal(sum, s.current)
+  check.equal(peak, s.peak)
+  check.truthy(keep:numel() == 100)
+end)
+
+check.case("the peak stays until it is reset", function()
+  gpu.memory.trim()
+  local before = gpu.memory.stats().current
+  gpu.zeros { 250000 }:close()
+  check.truthy(gpu.memory.stats().peak >= before + 1000000)
+  gpu.memory.reset_peak()
+  check.equal(gpu.memory.stats().peak, before)
+end)
+
+check.case("the device is described", function()
+  local s = gpu.memory.stats()
+  check.truthy(s.device_total > 2 ^ 28, tostring(s.device_total))
+  check.truthy(s.device_free > 0 and s.device_free <= s.device_total)
+  check.equal(s.budget, nil)
+end)
+
+check.case("a budget is a full device", function()
+  gpu.memory.trim()
+  check.equal(gpu.memory.budget(), nil)
+  check.equal(gpu.memory.budget "1.5MB", 1500000)
+  check.equal(gpu.memory.stats().budget, 1500000)
+  check.equal(gpu.memory.budget(), 1500000)
+  local e = check.raises("out of memory: 8.0 MB requested", gpu.zeros,
+    { 1000, 2000 })
+  check.equal(e.code, "oom")
+  check.truthy(e.message:find("budget 1.5 MB (data)", 1, true), e.message)
+  local t = gpu.zeros { 1000, 300 }
+  check.equal(t:bytes(), 1200000)
+  t:close()
+  check.equal(gpu.memory.budget(2 ^ 30), 1 << 30) -- a float is fine
+  check.equal(gpu.memory.budget "2GiB", 2 << 30)
+  check.equal(gpu.memory.budget(false), nil)
+  check.truthy(gpu.zeros { 1000, 2000 })
+end)
+
+check.case("what is no budget", function()
+  for _, bad in ipairs { "24 bananas", "", 0, -1, 0 / 0, math.huge, {}, true,
+    "0GB" } do
+    check.raises("is no size; write it like \"24GB\"", gpu.memory.budget, bad)
+  end
+  check.equal(gpu.memory.budget(), nil)
+end)
+
+check.case("garbage is collected before a budget fails", function()
+  gpu.memory.trim()
+  gpu.memory.budget(gpu.memory.stats().current + 1500000)
+  collectgarbage "stop"
+  for _ = 1, 20 do gpu.zeros { 250000 } end
+  collectgarbage "restart"
+  gpu.memory.budget(false)
+end)
+
+check.case("trim frees what was dropped and says how much", function()
+  gpu.memory.trim()
+  local before = gpu.memory.stats().current
+  collectgarbage "stop"
+  for _ = 1, 10 do gpu.zeros { 1000 } end
+  check.equal(gpu.memory.stats().current, before + 40000)
+  check.equal(gpu.memory.trim(), 40000)
+  collectgarbage "restart"
+  check.equal(gpu.memory.stats().current, before)
+end)
+
+check.case("devices", function()
+  local list = gpu.devices()
+  check.truthy(#list >= 1)
+  check.equal(list[1].name, "cpu")
+  check.equal(list[1].backend, "cpu")
+  check.truthy(#list[1].model > 0 and #list[1].capability > 0)
+  check.truthy(list[1].memory >= list[1].free and list[1].free > 0)
+  for _, device in ipairs(list) do
+    check.equal(gpu.device(device.name), device.name)
+  end
+  gpu.device "cpu"
+end)
+
+check.case("utilization of a cpu is not known", function()
+  local use, reason = gpu.utilization()
+  check.equal(use, nil)
+  check.equal(reason, "cpu has no counter of its utilization")
+end)
+
+check.done()
