@@ -28,6 +28,12 @@ static bool loss_first(const float *row, int64_t target, float most) {
 static void loss_row(const loss_state *s, int64_t r) {
   float *row = s->logits + r * s->width;
   int32_t target = s->targets[r];
+  if (target < 0) { /* padding: not counted */
+    s->correct[r] = 0;
+    s->loss[r] = 0;
+    if (s->train) memset(row, 0, (size_t)s->width * sizeof *row);
+    return;
+  }
   float most = row_max(row, s->width), goal = row[target];
   s->correct[r] = loss_first(row, target, most);
   row_exp(row, row, s->width, most);
@@ -50,7 +56,7 @@ static lk_status loss_check(lk_context *context, const lk_call *call) {
   int64_t rows = lk_tensor_count(&call->in[2]);
   int64_t vocabulary = call->in[1].shape.dim[0];
   for (int64_t n = 0; n < rows; n++)
-    if (targets[n] < 0 || targets[n] >= vocabulary)
+    if (targets[n] < -1 || targets[n] >= vocabulary)
       return lk_fail(&context->error, LK_ARGUMENT,
                      "%s: targets[%lld] is %d, w has %lld rows",
                      lk_op_info_of(call->op)->name, (long long)n, targets[n],
