@@ -147,15 +147,20 @@ LK_RULE(rule_gated_silu_backward) {
 
 /* --- attention ------------------------------------------------------------ */
 
+enum { HEADS_LIMIT = 1 << 20 }; /* so that products of them cannot overflow */
+
 /* heads, kv_heads and width make sense. */
 static lk_status check_heads(const lk_call *call, lk_error *error) {
   const lk_attr *a = &call->attr;
   LK_TRY(lk_need_positive(call, "heads", a->heads, error));
   LK_TRY(lk_need_positive(call, "kv_heads", a->kv_heads, error));
   LK_TRY(lk_need_positive(call, "width", a->width, error));
-  if (a->heads % a->kv_heads == 0 && a->heads <= INT32_MAX &&
-      a->width <= INT32_MAX)
-    return LK_OK;
+  if (a->heads > HEADS_LIMIT || a->width > HEADS_LIMIT)
+    return lk_fail(error, LK_ARGUMENT,
+                   "%s: heads is %" PRId64 ", width %" PRId64
+                   ", at most %d each", lk_op_info_of(call->op)->name,
+                   a->heads, a->width, HEADS_LIMIT);
+  if (a->heads % a->kv_heads == 0) return LK_OK;
   return lk_fail(error, LK_ARGUMENT,
                  "%s: kv_heads is %" PRId64 ", no divisor of heads = %" PRId64,
                  lk_op_info_of(call->op)->name, a->kv_heads, a->heads);

@@ -112,12 +112,19 @@ static double newton_schulz_flops(double r, double c) {
   return r * (r + 1) * c + r * (r + 1) * r + 2 * r * r * c;
 }
 
+static lk_status check_steps(const lk_call *call, lk_error *error) {
+  int64_t steps = call->attr.steps;
+  if (steps >= 1 && steps <= 100) return LK_OK;
+  return lk_fail(error, LK_ARGUMENT, "newton_schulz: steps is %" PRId64
+                 ", needs 1 to 100", steps);
+}
+
 LK_RULE(rule_newton_schulz) {
   const lk_tensor *u = &call->in[0];
   int rank = u->shape.rank;
   char text[128];
   LK_TRY(lk_need_gradient(call, 0, error));
-  LK_TRY(lk_need_positive(call, "steps", call->attr.steps, error));
+  LK_TRY(check_steps(call, error));
   if (rank != 2 && rank != 3)
     return lk_fail(error, LK_SHAPE,
                    "newton_schulz: u has shape %s, needs [R, C] or [k, R, C]",

@@ -5,7 +5,7 @@
 #include "../../kernels/base/scalar.h"
 #include "ops.h"
 
-/* --- what the tests compare with: tables of their own ---------------------- */
+/* --- what the tests compare with: tables of their own --------------------- */
 
 static const float nf4[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
@@ -61,7 +61,7 @@ static float *normal_numbers(int64_t n, uint64_t seed) {
   return call.out[0].data;
 }
 
-/* --- golden bytes ---------------------------------------------------------- */
+/* --- golden bytes --------------------------------------------------------- */
 
 static void check_golden(lk_format format, const char *head, uint64_t packed,
                          uint64_t absmax, uint64_t values) {
@@ -91,7 +91,7 @@ static void test_golden_fp4(void) {
                0xe6e1833176eaf4c9, 0x97a77fa79051274f, 0x99651217a856e221);
 }
 
-/* --- golden.json's small cases --------------------------------------------- */
+/* --- golden.json's small cases -------------------------------------------- */
 
 static char *golden_text(void) {
   FILE *file = fopen("tests/reference/golden.json", "rb");
@@ -160,7 +160,7 @@ static void test_golden_corners(void) {
   }
 }
 
-/* --- the error table ------------------------------------------------------- */
+/* --- the error table ------------------------------------------------------ */
 
 static double relative_error(const float *x, const float *y, int64_t n) {
   double error = 0, power = 0;
@@ -206,7 +206,7 @@ static void test_error_table(void) {
   }
 }
 
-/* --- the other formats against their definitions --------------------------- */
+/* --- the other formats against their definitions -------------------------- */
 
 static void test_int(void) {
   enum { N = 203, B = 64 };
@@ -360,7 +360,8 @@ static void test_search(void) {
       double after = relative_error(x + b * 64, z + b * 64, n);
       CHECK(after <= before * (1 + 1e-5), "%s block %d: %g, %g",
             lk_formats[formats[f]].word, (int)b, after, before);
-      other += ((float *)best.out[1].data)[b] != ((float *)plain.out[1].data)[b];
+      const float *chosen = best.out[1].data, *given = plain.out[1].data;
+      other += chosen[b] != given[b];
     }
     CHECK(other > 0, "%s chose other scales", lk_formats[formats[f]].word);
   }
@@ -392,7 +393,7 @@ static void test_extremes(void) {
   for (int i = 128; i < 192; i++) CHECK(isnan(y[i]), "[%d] hides a NaN", i);
 }
 
-/* --- NF4R ------------------------------------------------------------------ */
+/* --- NF4R ----------------------------------------------------------------- */
 
 static lk_call encoded(float *w, int64_t n, bool residual, int64_t block,
                        bool search, bool stochastic, uint32_t step) {
