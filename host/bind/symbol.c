@@ -42,7 +42,7 @@ void lh_symbol_push(lua_State *L, int scope, lk_value value) {
 }
 
 static int symbol_index(lua_State *L) {
-  const char *key = lua_tostring(L, 2);
+  const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
   lk_tensor t = lh_operand(L, 1);
   if (lua_type(L, 2) == LUA_TNUMBER) return lh_operand_row(L);
   if (key && strcmp(key, "shape") == 0) {

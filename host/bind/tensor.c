@@ -377,7 +377,7 @@ static int tensor_allclose(lua_State *L) {
 /* --- the class -------------------------------------------------------------------------- */
 
 static int tensor_index(lua_State *L) {
-  const char *key = lua_tostring(L, 2);
+  const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
   lh_tensor *t = lh_tensor_check(L, 1);
   char text[32];
   if (lua_type(L, 2) == LUA_TNUMBER) {
