@@ -24,7 +24,7 @@ typedef struct reading {
   lh_corpus *corpus;
   int64_t wanted;         /* bytes */
   int64_t piece;          /* the longest document */
-  int64_t group;          /* of the next document */
+  int64_t file;           /* the one being read */
   bool whole_files;       /* the pieces of a file form one group */
   lh_wordmap seen;        /* contents of found files */
   lk_error *e;
@@ -104,9 +104,10 @@ static lk_status add_document(reading *r, const char *text, int64_t size) {
     c->documents = more;
     c->room = room;
   }
-  c->documents[c->count++] =
-      (lh_corpus_document){.text = text, .size = size, .group = r->group};
-  r->group += !r->whole_files;
+  c->documents[c->count] =
+      (lh_corpus_document){.text = text, .size = size,
+                           .group = r->whole_files ? r->file : c->count};
+  c->count++;
   c->bytes += size;
   r->wanted -= size;
   return LK_OK;
@@ -193,7 +194,9 @@ static lk_status read_file(reading *r, const lh_source_file *file,
   return status;
 }
 
-static lk_status read_one(reading *r, const lh_source_file *file) {
+static lk_status read_one(reading *r, int64_t number) {
+  const lh_source_file *file = &r->source->files[number];
+  r->file = number;
   char *text;
   int64_t size;
   bool unwanted = false;
@@ -208,41 +211,40 @@ static lk_status read_one(reading *r, const lh_source_file *file) {
   else if (memchr(text, 0, (size_t)size))
     return lk_fail(r->e, LK_FORMAT, "'%s' is not text (it holds zero bytes)",
                    file->path);
-  r->group += r->whole_files;
   if (!unwanted) return add_text(r, text, size);
   free(text);
   r->corpus->block_count--;
   return LK_OK;
 }
 
-/* Mark the files to read: all, or under a limit of `system` files from all
- * over until they suffice. Binary and repeated files count as if they gave
- * text, hence the slack. */
-static lk_status choose_files(const reading *r, bool *chosen) {
+static int by_place(const void *a, const void *b) {
+  const lh_corpus_document *x = a, *y = b;
+  if (x->group != y->group) return x->group < y->group ? -1 : 1;
+  return (x->text > y->text) - (x->text < y->text); /* of one block */
+}
+
+/* Read files from all over until the limits are reached, then put their
+ * documents into the order of the files. */
+static lk_status read_sample(reading *r) {
   const lh_source *s = r->source;
-  int64_t left = r->wanted + r->wanted / 4;
-  if (!s->sampled || s->bytes <= r->wanted) {
-    memset(chosen, 1, (size_t)s->count * sizeof *chosen);
-    return LK_OK;
-  }
   int64_t *order = lh_shuffled(s->count, 17);
-  if (order == NULL) return no_memory(r->e);
-  for (int64_t i = 0; i < s->count && left > 0; i++) {
-    chosen[order[i]] = true;
-    left -= s->files[order[i]].size;
-  }
+  lk_status status = order ? LK_OK : no_memory(r->e);
+  for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++)
+    status = read_one(r, order[i]);
   free(order);
-  return LK_OK;
+  if (r->whole_files && r->corpus->count > 0)
+    qsort(r->corpus->documents, (size_t)r->corpus->count,
+          sizeof *r->corpus->documents, by_place);
+  return status;
 }
 
 static lk_status read_files(reading *r) {
   const lh_source *s = r->source;
-  bool *chosen = calloc((size_t)s->count + 1, sizeof *chosen);
-  if (chosen == NULL) return no_memory(r->e);
-  lk_status status = choose_files(r, chosen);
+  lk_status status = LK_OK;
+  if (s->sampled && (s->bytes > r->wanted || r->options->max_documents > 0))
+    return read_sample(r);
   for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++)
-    if (chosen[i]) status = read_one(r, &s->files[i]);
-  free(chosen);
+    status = read_one(r, i);
   return status;
 }
 
@@ -369,6 +371,8 @@ static lk_status start_reading(reading *r) {
   r->whole_files = s->count >= FEW_FILES;
   if (r->whole_files || r->piece > DOCUMENT_MOST) r->piece = DOCUMENT_MOST;
   if (r->piece < DOCUMENT_LEAST) r->piece = DOCUMENT_LEAST;
+  /* The first characters of a document are then those of its file. */
+  if (r->whole_files && r->options->max_chars > 0) r->piece = INT64_MAX;
   return LK_OK;
 }
 

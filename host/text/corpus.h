@@ -40,8 +40,9 @@ uint64_t lh_corpus_key(const lh_source *source,
 
 /* Read a source. Documents are files; a file is cut where it says
  * "<|endoftext|>", and at blank lines into pieces of at most 32 KiB (or a 200th
- * of a source of few files). All pieces of a file are held out together, where
- * there are 20 files or more; of fewer, each by itself. Found files
+ * of a source of few files; not under max_chars where there are many). All
+ * pieces of a file are held out together, where there are 20 files or more; of
+ * fewer, each by itself. Found files
  * (folder, pattern, system) that are not UTF-8 text or repeat an earlier one
  * are passed over; a named file may hold any bytes but NUL. Under a limit
  * `system` takes files from all over, other sources their beginning.

@@ -243,19 +243,6 @@ lk_status lh_source_open(const char *name, int64_t max_bytes,
   return LK_OK;
 }
 
-lk_status lh_source_text(const char *text, int64_t size, lh_source *source,
-                         lk_error *e) {
-  *source = (lh_source){.name = strdup("text"), .bytes = size,
-                        .text = malloc((size_t)size + 1)};
-  if (source->name == NULL || source->text == NULL)
-    return lk_fail(e, LK_OOM, "no memory for %lld bytes of text",
-                   (long long)size);
-  memcpy(source->text, text, (size_t)size);
-  source->text[size] = 0;
-  sort_and_key(source);
-  return LK_OK;
-}
-
 void lh_source_free(lh_source *source) {
   for (int64_t i = 0; i < source->count; i++) free(source->files[i].path);
   free(source->files);

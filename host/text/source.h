@@ -2,7 +2,7 @@
  * that changes when any of them does.
  *
  *   a path          a text file, or a folder (all text files below it)
- *   a pattern       a shell pattern such as "books / *.txt" without the spaces
+ *   a pattern       a shell pattern such as "book?.txt"
  *   -               standard input
  *   system          text this machine has anyway: C headers, Perl, Python and
  *                   Lua sources, documentation
@@ -36,9 +36,6 @@ typedef struct lh_source {
  * the alternatives; IO, OOM. lh_source_free in every case. */
 lk_status lh_source_open(const char *name, int64_t max_bytes,
                          lh_source *source, lk_error *e);
-/* A source that is one text in memory; copied. */
-lk_status lh_source_text(const char *text, int64_t size, lh_source *source,
-                         lk_error *e);
 void lh_source_free(lh_source *source);
 
 #endif

@@ -1,4 +1,5 @@
 /* Corpora: sources, documents, what is held out, and their tokens. */
+#define _GNU_SOURCE
 #include <string.h>
 
 #include "../../host/text/encode_corpus.h"
@@ -174,6 +175,15 @@ static void test_changed_source_other_key(void) {
   lh_source_free(&b);
 }
 
+static int any_holds(const lh_corpus *c, const char *word) {
+  for (int64_t i = 0; i < c->count; i++)
+    if (memmem(c->documents[i].text, (size_t)c->documents[i].size, word,
+               strlen(word)))
+      return 1;
+  return 0;
+}
+
+/* A limit takes files from all over, and leaves them in their order. */
 static void test_system(void) {
   lh_corpus_options options = {.validation = 0.1, .seed = 1,
                                .max_bytes = 3000000};
@@ -184,6 +194,10 @@ static void test_system(void) {
   lh_corpus *c = read_corpus("system", options);
   CHECK(c && c->bytes > 2000000 && c->bytes <= 3000000 && c->count > 100,
         "%s", e.message);
+  CHECK(c && any_holds(c, "#define") && any_holds(c, "\npackage "),
+        "C and Perl are both there");
+  for (int64_t i = 1; c && i < c->count; i++)
+    CHECK(c->documents[i - 1].group <= c->documents[i].group, "no order");
   lh_corpus_release(c);
 }
 
