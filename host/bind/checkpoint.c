@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include "checkpoint.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,15 +220,18 @@ static lk_status save_file(const job *j, const list *l, const char *dir,
 /* Numbers as text that gives them back bit for bit. */
 static lk_status save_training(const job *j, const char *dir) {
   const lk_weight_options *w = &lk_program_options_of(j->program)->weights;
-  char block[24], factor[40], scale[40];
+  char block[24], steps[24], factor[40], scale[40];
   snprintf(block, sizeof block, "%lld", (long long)w->block);
+  snprintf(steps, sizeof steps, "%lld",
+           (long long)lk_program_steps(j->program));
   snprintf(factor, sizeof factor, "%.17g", lk_program_muon_factor(j->program));
   snprintf(scale, sizeof scale, "%.17g", lk_program_loss_scale(j->program));
   lh_safetensors_pair pairs[] = {{"storage", w->format->name},
                                  {"block", block},
+                                 {"steps", steps},
                                  {"muon_factor", factor},
                                  {"loss_scale", scale}};
-  return save_file(j, &j->training, dir, "training.safetensors", pairs, 4);
+  return save_file(j, &j->training, dir, "training.safetensors", pairs, 5);
 }
 
 lk_status lh_checkpoint_save(lk_program *program, const char *dir,
@@ -314,7 +316,7 @@ static lk_status read_number(const job *j, const lh_safetensors *f,
   const char *text = lh_safetensors_metadata(f, key);
   char *end = NULL;
   *value = text ? strtod(text, &end) : 0;
-  if (text && end != text && *end == 0 && isfinite(*value) && *value >= 0)
+  if (text && end != text && *end == 0 && *value >= 0 && *value < 1e15)
     return LK_OK;
   return lk_fail(j->error, LK_FORMAT, "'%s': %s is %.40s, needs a number",
                  f->path, key, text ? text : "missing");
@@ -388,8 +390,9 @@ static lk_status move_all(const job *j, const lh_safetensors *model,
 
 static lk_status load_checked(const job *j, const lh_safetensors *model,
                               const lh_safetensors *training) {
-  double factor = 1, scale = 1;
+  double steps = 0, factor = 1, scale = 1;
   if (training) {
+    LK_TRY(read_number(j, training, "steps", &steps));
     LK_TRY(read_number(j, training, "muon_factor", &factor));
     LK_TRY(read_number(j, training, "loss_scale", &scale));
   }
@@ -398,6 +401,7 @@ static lk_status load_checked(const job *j, const lh_safetensors *model,
     lk_program_reset(j->program); /* whole, if not what was asked for */
     return status;
   }
+  lk_program_set_steps(j->program, (int64_t)steps);
   lk_program_set_muon_factor(j->program, factor);
   lk_program_set_loss_scale(j->program, scale);
   return LK_OK;

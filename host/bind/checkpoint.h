@@ -5,7 +5,8 @@
  * model.safetensors: every f32 weight under its parameter's name, row-major
  * [out, in]; a 4-bit weight under bitsandbytes' keys (bitsandbytes.h).
  * training.safetensors: residuals and every optimizer buffer under
- * "<parameter>.<part>"; metadata storage, block, muon_factor, loss_scale.
+ * "<parameter>.<part>"; metadata storage, block, steps, muon_factor,
+ * loss_scale.
  * Copies in the compute dtype are not stored; they follow from the weights. */
 #ifndef LH_CHECKPOINT_H
 #define LH_CHECKPOINT_H

@@ -292,7 +292,7 @@ static int program_step(lua_State *L) {
     s.loader = lh_loader_check(L, 2);
     check_loader(L, p, s.loader, true);
   }
-  s.step = lua_isnoneornil(L, at) ? p->steps
+  s.step = lua_isnoneornil(L, at) ? lk_program_steps(p->program)
            : lh_check_integer(L, at, "step", 1, INT64_MAX) - 1;
   double start = now();
   check(L, p, lk_program_begin(p->program, s.step));
@@ -303,7 +303,6 @@ static int program_step(lua_State *L) {
   }
   lk_step_result r;
   check(L, p, lk_program_finish(p->program, &r));
-  p->steps = s.step + 1;
   push_step(L, &r, now() - start);
   return 1;
 }
@@ -492,7 +491,6 @@ static int program_gradients(lua_State *L) {
 static int program_reset(lua_State *L) {
   lh_program *p = opened(L);
   check(L, p, lk_program_reset(p->program));
-  p->steps = 0;
   lua_settop(L, 1);
   return 1;
 }

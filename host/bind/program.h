@@ -9,7 +9,6 @@ typedef struct lh_program {
   lk_context *context;   /* NULL: compiled for a plan only */
   lk_run_mode mode;
   int32_t *ids, *targets;/* one micro-batch */
-  int64_t steps;         /* the next step, from 0, when none is named */
 } lh_program;
 
 extern const lh_class lh_program_class;

@@ -113,8 +113,10 @@ lk_status lk_program_evaluate(lk_program *program, const int32_t *ids,
                               const int32_t *targets, double *loss,
                               double *correct);
 
-/* What a checkpoint holds beside the store's buffers: Muon's clip factor for
- * the next step. */
+/* What a checkpoint holds beside the store's buffers: how many steps were
+ * made, which is the number of the next one, and Muon's clip factor for it. */
+int64_t lk_program_steps(const lk_program *program);
+void lk_program_set_steps(lk_program *program, int64_t steps);
 double lk_program_muon_factor(const lk_program *program);
 void lk_program_set_muon_factor(lk_program *program, double factor);
 

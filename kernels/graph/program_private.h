@@ -20,6 +20,7 @@ struct lk_program {
   bool open;
   lk_machine machine;
   int64_t step, micro;        /* of the step that runs */
+  int64_t steps;              /* made since the initial weights */
   double rate, muon_factor, loss_scale;
 };
 

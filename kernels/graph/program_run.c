@@ -27,6 +27,7 @@ static lk_status clear_state(lk_program *p) {
 }
 
 lk_status lk_program_reset(lk_program *p) {
+  p->steps = 0;
   p->muon_factor = 1;
   LK_TRY(clear_state(p));
   LK_TRY(set_clock(p, 0, 0));
@@ -110,6 +111,7 @@ lk_status lk_program_finish(lk_program *p, lk_step_result *r) {
   LK_TRY(lk_machine_download(&p->machine, p->control, control,
                              sizeof control));
   LK_TRY(read_metrics(p, metrics));
+  p->steps = p->step + 1;
   p->muon_factor = control[LK_CONTROL_FACTOR];
   *r = (lk_step_result){.loss = metrics[0] / metrics[2],
                         .accuracy = metrics[1] / metrics[2],
@@ -135,6 +137,10 @@ lk_status lk_program_evaluate(lk_program *p, const int32_t *ids,
 }
 
 /* --- state ---------------------------------------------------------------------------------- */
+
+int64_t lk_program_steps(const lk_program *p) { return p->steps; }
+
+void lk_program_set_steps(lk_program *p, int64_t steps) { p->steps = steps; }
 
 double lk_program_muon_factor(const lk_program *p) { return p->muon_factor; }
 
