@@ -38,7 +38,7 @@ return require("llm.sweep") {
   models = { { name = "m", d_model = 16, n_layers = 1, n_heads = 2,
     d_ff = 32 } },
   matrix = { %s },
-  train = { steps = 6, seq = 16, tokens_per_step = 64, eval_tokens = 64,
+  train = { %s, seq = 16, tokens_per_step = 64, eval_tokens = 64,
     evaluations = 2, checkpoint_seconds = 0, hang_seconds = 4 },
   memory = { budget = "100MB" },
   search = { candidates = 1, timed_steps = 2 },
@@ -48,9 +48,12 @@ return require("llm.sweep") {
 }
 ]]
 
--- Write sweep.lua with these matrix entries and further keys.
-function micro.script(root, matrix, more)
-  local text = SCRIPT:format(matrix, more or "")
+-- Write sweep.lua with these matrix entries, further keys, and its length
+-- ("steps = 6" by default).
+function micro.script(root, matrix, more, length)
+  length = not length and "steps = 6" or length == "" and "minutes = 1"
+    or length
+  local text = SCRIPT:format(matrix, length, more or "")
   assert(host.file.write(root .. "/sweep.lua", text))
 end
 

@@ -11,9 +11,10 @@ local HOOKS = [[
     if e.variant == "raises" then error("a planted error") end
     if e.variant == "exits" then os.exit(9) end
     if e.variant == "aborts" then
-      local host = require "host"
-      host.process.signal(host.process.pid(), "QUIT")
-      host.sleep(5)
+      local process = require("host").process
+      local pid = process.pid()
+      process.signal(pid, process.start_time(pid), "QUIT")
+      require("host").sleep(5)
     end
     while e.variant == "hangs" do end
   end,

@@ -11,7 +11,8 @@ local results = require "llm.results"
 
 -- Figures of one finished run, changed by `more`.
 local function outcome(more)
-  local r = { status = "ok", count = { parameters = 1000000, quantized = 800000 },
+  local r = { status = "ok",
+    count = { parameters = 1000000, quantized = 800000 },
     steps_completed = 50, training_seconds = 20, eval_seconds = 2,
     startup_seconds = .3, first_loss = 8, avg_loss = 5, train_accuracy = .2,
     tokens = 50 * 8192, epochs = 1.5, val_loss = 5.1, best_val_loss = 5.05,

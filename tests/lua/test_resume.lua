@@ -74,7 +74,8 @@ check.case("child killed: the sweep goes on, a restart continues the child",
     local p = micro.start(root)
     local folder = root .. "/out/runs/m_a/checkpoints/step-00000002"
     while not host.file.exists(folder .. "/state.json") do host.sleep(.02) end
-    host.process.signal(child_of(root), "KILL")
+    local pid = child_of(root)
+    host.process.signal(pid, host.process.start_time(pid), "KILL")
     local status = micro.finish(p)
     check.equal(status.exit, 1)
     local by_name = micro.results(root)

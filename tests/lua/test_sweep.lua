@@ -96,20 +96,45 @@ check.case("--dry-run touches nothing", function()
   host.file.remove_tree(empty)
 end)
 
-check.case("equal steps: all variants take the smallest count", function()
-  local status, out, err = micro.run(root, "--fresh", "train.steps=equal",
-    "train.minutes=0.01")
-  check.equal(status.exit, 0, out .. err)
-  local _, list = micro.results(root)
-  for _, r in ipairs(list) do
-    check.equal(r.config.total_steps, list[1].config.total_steps)
+local SHORT = { "--fresh", "train.minutes=0.0005",
+  "train.checkpoint_seconds=60" }
+
+local function decisions()
+  local out = {}
+  for _, r in ipairs(host.journal.read(root .. "/out/journal.jsonl")) do
+    if r.type == "decided" then out[#out + 1] = r end
   end
+  return out
+end
+
+check.case("a time limit becomes a number of steps, journaled once", function()
+  micro.script(root, '{ name = "a" }', "", "")
+  local status, out, err = micro.run(root, table.unpack(SHORT))
+  check.equal(status.exit, 0, out .. err)
+  local list = decisions()
+  check.equal(#list, 1)
+  local d = list[1].decided
+  check.truthy(d.timed_steps >= 1 and d.seconds_per_step > 0)
+  check.equal(d.steps, math.max(1, math.floor(.03 / d.seconds_per_step)))
+  local by_name = micro.results(root)
+  check.equal(by_name.m_a.config.total_steps, d.steps)
+  check.equal(by_name.m_a.batch_search.trained, 4)
+  check.equal(d.left_behind, 0)
 end)
 
-check.case("a time limit becomes a journaled number of steps", function()
-  local status, out, err = micro.run(root, "--fresh", "train.minutes=0.01",
-    "matrix.fp4.train.steps=3")
-  check.equal(status.exit, 2, out .. err)
+check.case("equal steps: all variants take the smallest count", function()
+  micro.script(root, FOUR, "", 'steps = "equal"')
+  local status, out, err = micro.run(root, table.unpack(SHORT))
+  check.equal(status.exit, 0, out .. err)
+  local least = math.huge
+  for _, r in ipairs(decisions()) do
+    least = math.min(least, r.decided.steps)
+  end
+  local _, list = micro.results(root)
+  check.equal(#list, 4)
+  for _, r in ipairs(list) do
+    check.equal(r.config.total_steps, least, r.name)
+  end
 end)
 
 host.file.remove_tree(root)
