@@ -195,10 +195,10 @@ LK_RULE(rule_rope_table) {
                    "rope_table: table has shape %s, needs [T, D/2, 2]",
                    lk_shape_text(*s, text, sizeof text));
   if (!(a->base > 0) || !(a->fraction >= 0 && a->fraction <= 1) ||
-      a->first < 0)
+      a->first < 0 || a->first > INT32_MAX)
     return lk_fail(error, LK_ARGUMENT,
                    "rope_table: base %g, fraction %g, first %" PRId64
-                   ", needs base > 0, 0 <= fraction <= 1, first >= 0",
+                   ", needs base > 0, 0 <= fraction <= 1, 0 <= first < 2^31",
                    a->base, a->fraction, a->first);
   return lk_give(call, 0, LK_F32, *s, error);
 }
