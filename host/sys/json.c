@@ -52,7 +52,7 @@ static lk_status new_node(reader *r, int64_t *number) {
   return LK_OK;
 }
 
-/* --- strings ------------------------------------------------------------------ */
+/* --- strings -------------------------------------------------------------- */
 static bool hex4(reader *r, uint32_t *code) {
   *code = 0;
   if (r->end - r->p < 4) return false;
@@ -121,7 +121,7 @@ static lk_status read_string(reader *r, const char **text, int32_t *size) {
   return LK_OK;
 }
 
-/* --- values ------------------------------------------------------------------- */
+/* --- values --------------------------------------------------------------- */
 static bool digits(reader *r) {
   const char *from = r->p;
   while (r->p < r->end && *r->p >= '0' && *r->p <= '9') r->p++;
