@@ -3,7 +3,10 @@
 local check = require "check"
 local gpu = require "gpu"
 local host = require "host"
-local model = require "llm.model"
+local tiny = require "tiny"
+
+local batch, compile, run = tiny.batch, tiny.compile, tiny.run
+local same_files = tiny.same_files
 
 local folder = (os.getenv "TMPDIR" or "/tmp") .. "/test_checkpoint"
 host.file.remove_tree(folder)
@@ -12,65 +15,6 @@ local function place(name)
   local path = folder .. "/" .. name
   assert(host.file.mkdir(path))
   return path
-end
-
--- --- programs ---------------------------------------------------------------
-
-local SHAPE = { vocab = 61, d_model = 32, n_layers = 2, n_heads = 4,
-  n_kv_heads = 2, d_ff = 64, dropout = .1 }
-
-local function shape(changes)
-  local c = {}
-  for key, value in pairs(SHAPE) do c[key] = value end
-  for key, value in pairs(changes or {}) do c[key] = value end
-  return c
-end
-
-local OPTIMIZERS = {
-  muon = function()
-    return { { match = "blocks.*.weight", gpu.optim.muon { lr = .02 } },
-      { gpu.optim.adamw { lr = .003 } } }
-  end,
-  adamw = function() return { { gpu.optim.adamw { lr = .003 } } } end,
-  sgd = function() return { { gpu.optim.sgd { lr = .1, momentum = .9 } } } end,
-}
-
--- how: optimizer (a name; false: none), quantize, accumulate, shape, seed.
-local function compile(how)
-  local groups
-  if how.optimizer ~= false then
-    groups = OPTIMIZERS[how.optimizer or "muon"]()
-    groups.clip = .5
-    groups.schedule = gpu.optim.cosine { warmup = .2, final = .1, steps = 20 }
-    groups = gpu.optim.groups(groups)
-  end
-  return gpu.compile(model.transformer(shape(how.shape)), { batch = 2,
-    seq = 16, optimizer = groups, quantize = how.quantize,
-    accumulate = how.accumulate, seed = how.seed or 3 })
-end
-
-local function batch(n)
-  local ids, targets = { dtype = "i32" }, { dtype = "i32" }
-  for b = 1, 2 do
-    ids[b], targets[b] = {}, {}
-    for t = 1, 16 do
-      ids[b][t] = (b * 7 + t * 5 + n * n * 11) % 61
-      targets[b][t] = (ids[b][t] * 3 + 1) % 61
-    end
-  end
-  return gpu.tensor(ids), gpu.tensor(targets)
-end
-
--- As many steps as from first to last, on the batches of these numbers; the
--- bits of what they gave, as text.
-local function run(p, first, last)
-  local out = {}
-  for n = first, last do
-    local x, y = batch(n)
-    local r = p:step(x, y)
-    out[#out + 1] = ("%a %a %a"):format(r.loss, r.grad_norm, r.lr)
-  end
-  return table.concat(out, "\n")
 end
 
 -- A checkpoint after three steps, and what steps 4 to 6 give without a stop.
@@ -82,14 +26,6 @@ local function made(how, name)
   local after = place(name .. "-after")
   assert(p:save(after))
   return dir, rest, after
-end
-
-local function same_files(a, b)
-  for _, name in ipairs { "model.safetensors", "training.safetensors" } do
-    local left = assert(host.file.read(a .. "/" .. name))
-    if left ~= host.file.read(b .. "/" .. name) then return false end
-  end
-  return true
 end
 
 -- --- to the bit -------------------------------------------------------------
@@ -280,6 +216,55 @@ check.case("a folder that is not there", function()
   check.equal(done, nil)
   check.equal(code, "io")
   check.truthy(message:find("cannot create", 1, true), message)
+end)
+
+-- --- reads that fail half-way -----------------------------------------------
+
+-- What a program is after a load, said by a child whose n-th read of
+-- training.safetensors fails.
+local CHILD = [[
+local tiny = require "tiny"
+local dir, out = ...
+local p = tiny.compile { quantize = "nf4r" }
+local function is(name)
+  assert(p:save(out))
+  return tiny.same_files(out, name)
+end
+tiny.run(p, 1, 2)
+local before = out .. "-before"
+assert(p:save(before))
+local done, message, code = p:load(dir)
+print(done and "loaded" or code, is(dir) and "new" or is(before) and "old"
+  or is(out .. "-initial") and "initial" or "torn")
+]]
+
+local function failing_read(dir, out, n)
+  local script = out .. "/child.lua"
+  assert(host.file.write(script, CHILD))
+  local p <close> = host.process.spawn { "strace", "-f", "-o", "/dev/null",
+    "-P", dir .. "/training.safetensors", "-e", "trace=pread64", "-e",
+    "inject=pread64:error=EIO:when=" .. n, host.process.executable(), script,
+    dir, out, stdin = "null", stdout = "pipe",
+    env = { ASAN_OPTIONS = "detect_leaks=0" } }
+  local line = p and p:read_line(60) or "no strace"
+  return (line:gsub("%s+", " "))
+end
+
+check.case("a disk that fails leaves nothing torn", function()
+  local how = { quantize = "nf4r" }
+  local dir, out = made(how, "failing"), place "failing-out"
+  place "failing-out-before"
+  local fresh <close> = compile(how)
+  assert(fresh:save(place "failing-out-initial"))
+  local seen = {}
+  for _, n in ipairs { 1, 2, 3, 4, 10, 30 } do
+    local line = failing_read(dir, out, n)
+    if line == "no strace" then check.skip "strace is not here" end
+    seen[#seen + 1] = line
+  end
+  check.equal(table.concat(seen, ", "), "disk old, disk old, disk initial, "
+    .. "disk initial, disk initial, disk initial")
+  check.equal(failing_read(dir, out, 1000), "loaded new")
 end)
 
 -- --- other readers ----------------------------------------------------------
