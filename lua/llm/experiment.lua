@@ -95,6 +95,15 @@ local function outcome(run, t, decided)
     memory = memory_of(run, decided), monitoring = s.monitoring }
 end
 
+-- The share of the attainable speed, per cent, and the device's peak; resets
+-- the program, so it comes last.
+local function profile(p, steps, out)
+  if steps == 0 then return end
+  local r = p:profile { steps = steps }
+  out.speed_of_light = 100 * r.speed_of_light
+  out.peak_flops = r.peak_flops
+end
+
 local function train(sweep, run, assignment, decided)
   local p <close>, state = open_program(run, assignment, decided)
   run.count, run.flops = p:count(), p:flops()
@@ -111,7 +120,9 @@ local function train(sweep, run, assignment, decided)
   channel.send("training", { step = state.step, steps = decided.steps,
     startup_seconds = run.startup })
   t:train()
-  return outcome(run, t, decided)
+  local out = outcome(run, t, decided)
+  if out.status == "ok" then profile(p, run.e.train.profile_steps, out) end
+  return out
 end
 
 local function body(sweep, e, assignment, began)

@@ -23,7 +23,8 @@ profile.full = {
   },
   matrix = MATRIX,
   train = { minutes = 30, seq = 512, tokens_per_step = 98304,
-    eval_tokens = 98304, evaluations = 20, checkpoint_seconds = 300 },
+    eval_tokens = 98304, evaluations = 20, checkpoint_seconds = 300,
+    profile_steps = 2 },
   memory = { budget = "24GB", fraction = .85 },
   data = { vocab = 49152 },
 }

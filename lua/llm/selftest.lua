@@ -1,16 +1,18 @@
--- The self-test that check.lua starts as a process of its own: a few numbers
--- through the device's operators against plain arithmetic. Prints one line;
--- exit code 1 when something is wrong.
+-- The self-test that check.lua starts as a process of its own: numbers through
+-- the device's operators against plain arithmetic, then tiny models of every
+-- layer and storage format that must learn. Prints one line; exit code 1 when
+-- something is wrong.
 local gpu = require "gpu"
+local nn = gpu.nn
 
-local failed, done = {}, 0
+local failed, checks, seen = {}, 0, {}
 
 local function near(a, b)
   return math.abs(a - b) <= 1e-4 * math.max(1, math.abs(b))
 end
 
 local function case(name, got, want)
-  done = done + 1
+  checks, seen[name] = checks + 1, true
   for i, w in ipairs(want) do
     if not (got[i] and near(got[i], w)) then
       failed[#failed + 1] = name
@@ -19,7 +21,9 @@ local function case(name, got, want)
   end
 end
 
-local function flat(t) return t:reshape { t:numel() }:table() end
+-- --- numbers ---------------------------------------------------------------
+
+local ROWS, WIDTH = 9, 7
 
 local function numbers(n, seed)
   local list = {}
@@ -37,6 +41,8 @@ local function rows(list, width)
   end
   return out
 end
+
+local function flat(t) return t:reshape { t:numel() }:table() end
 
 local function product(a, b, n, k, m)
   local out = {}
@@ -58,35 +64,142 @@ local function map(list, f)
   return out
 end
 
-local function run()
-  local a, b = numbers(63, 1), numbers(77, 2)
-  local A, B = gpu.tensor(rows(a, 7)), gpu.tensor(rows(b, 11))
-  case("matmul", flat(A:matmul(B)), product(a, b, 9, 7, 11))
+local function each_row(list, f)
+  local out = {}
+  for i, row in ipairs(rows(list, WIDTH)) do out[i] = f(row) end
+  return out
+end
+
+local function sum_of(list)
+  local sum = 0
+  for _, x in ipairs(list) do sum = sum + x end
+  return sum
+end
+
+local function elementwise(A, a)
   case("add", flat(A + A), map(a, function(x) return 2 * x end))
+  case("sub", flat(A - A * A), map(a, function(x) return x - x * x end))
   case("mul", flat(A * A), map(a, function(x) return x * x end))
+  case("div", flat(A / (A * A + 1)), map(a, function(x)
+    return x / (x * x + 1)
+  end))
   case("exp", flat(A:exp()), map(a, math.exp))
+  case("sqrt", flat((A * A):sqrt()), map(a, math.abs))
   case("silu", flat(A:silu()), map(a, function(x)
     return x / (1 + math.exp(-x))
   end))
-  local sum = 0
-  for _, x in ipairs(a) do sum = sum + x end
-  case("sum", { A:sum():item() }, { sum })
-  local total = flat(A:softmax(2))
-  for i = 1, 9 do
-    local s = 0
-    for j = 1, 7 do s = s + total[(i - 1) * 7 + j] end
-    case("softmax", { s }, { 1 })
+end
+
+local function reductions(A, a)
+  case("sum", { A:sum():item() }, { sum_of(a) })
+  case("mean", { A:mean():item() }, { sum_of(a) / #a })
+  case("max", flat(A:max(2)), each_row(a, function(row)
+    return math.max(table.unpack(row))
+  end))
+  case("min", flat(A:min(2)), each_row(a, function(row)
+    return math.min(table.unpack(row))
+  end))
+  case("softmax", flat(A:softmax(2):sum(2)), each_row(a, function()
+    return 1
+  end))
+end
+
+local function shapes(A, a)
+  local turned = {}
+  for j = 1, WIDTH do
+    for i = 1, ROWS do turned[#turned + 1] = a[(i - 1) * WIDTH + j] end
+  end
+  case("transpose", flat(A:transpose(1, 2):clone()), turned)
+  case("slice", flat(A:slice(1, 2, 3):clone()),
+    table.move(a, WIDTH + 1, 3 * WIDTH, 1, {}))
+  local twice = table.move(a, 1, #a, #a + 1, table.move(a, 1, #a, 1, {}))
+  case("cat", flat(A:cat(A, 1)), twice)
+end
+
+local function arithmetic()
+  local a, b = numbers(ROWS * WIDTH, 1), numbers(WIDTH * 11, 2)
+  local A = gpu.tensor(rows(a, WIDTH))
+  case("matmul", flat(A:matmul(gpu.tensor(rows(b, 11)))),
+    product(a, b, ROWS, WIDTH, 11))
+  elementwise(A, a)
+  reductions(A, a)
+  shapes(A, a)
+end
+
+-- --- models that must learn --------------------------------------------------
+
+local V, C, T = 64, 32, 16
+
+local function original()
+  return require("llm.model").transformer { vocab = V, d_model = C,
+    n_layers = 2, n_heads = 4, n_kv_heads = 2, d_ff = 64, dropout = .05 }
+end
+
+local function llama()
+  return nn.sequential {
+    nn.embedding { V, C, name = "embedding" },
+    nn.residual { nn.rmsnorm { C }, nn.attention { C, heads = 4,
+      qk_norm = true, rope = { base = 10000, fraction = 1 } } },
+    nn.residual { nn.rmsnorm { C }, nn.gated { C, 64 } },
+    nn.rmsnorm { C, name = "norm" },
+    nn.head { C, V, name = "head" },
+  }
+end
+
+local function muon()
+  return gpu.optim.groups { { match = "blocks.*.weight",
+    gpu.optim.muon { lr = .02 } }, { gpu.optim.adamw { lr = .01 } },
+    clip = 1 }
+end
+
+local function sgd() return gpu.optim.groups { { gpu.optim.sgd { lr = .5,
+  momentum = .9 } } } end
+
+local function batch()
+  local x, y = {}, {}
+  for i = 1, 2 do
+    x[i], y[i] = {}, {}
+    for t = 1, T do
+      x[i][t], y[i][t] = (7 * t + i) % V, (7 * t + 7 + i) % V
+    end
+  end
+  return gpu.tensor { x, dtype = "i32" }, gpu.tensor { y, dtype = "i32" }
+end
+
+local function learns(name, model, options)
+  local p <close> = gpu.compile(model, options)
+  local x, y = batch()
+  local first, last = nil, nil
+  for step = 1, 12 do
+    last = p:step(x, y, step)
+    first = first or last
+  end
+  checks = checks + 1
+  if not (last.finite and last.loss < first.loss - .2) then
+    failed[#failed + 1] = ("%s does not learn (%.3f to %.3f)"):format(name,
+      first.loss, last.loss)
+  end
+  for op in p:listing():gmatch "\n%s*%d+ %a+ +%a+ +([%w_]+) " do
+    seen[op] = true
   end
 end
 
-if gpu.selftest then
-  local ok, text = gpu.selftest()
-  print(text or (ok and "passed" or "failed"))
-  os.exit(ok and 0 or 1, true)
+local function models()
+  learns("f32", original(), { batch = 2, seq = T, optimizer = muon() })
+  learns("nf4r", original(), { batch = 2, seq = T, optimizer = muon(),
+    quantize = "nf4r", saved = "int8", recompute = "block" })
+  learns("nf4r, accumulated", original(), { batch = 2, seq = T,
+    accumulate = 2, optimizer = muon(), quantize = "nf4r",
+    recompute = "mlp" })
+  learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() })
 end
-run()
+
+arithmetic()
+models()
 if #failed > 0 then
   print("wrong: " .. table.concat(failed, ", "))
   os.exit(1, true)
 end
-print(done .. " operator checks passed")
+local used, all = 0, gpu.operators()
+for _, op in ipairs(all) do if seen[op] then used = used + 1 end end
+print(("%d checks passed, %d of %d operators used"):format(checks, used, #all))
