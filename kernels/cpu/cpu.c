@@ -220,8 +220,13 @@ void cpu_parallel(lk_context *context, int64_t count, cpu_body body,
 
 enum { HUGE_PAGE = 2 << 20, LINE = 64 };
 
+static int64_t physical_memory(void) {
+  return (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+}
+
 static void *cpu_allocate(void *context, int64_t bytes) {
   (void)context;
+  if (bytes > physical_memory()) return NULL; /* never promise it */
   bool huge = bytes >= 4 * HUGE_PAGE;
   void *data = NULL;
   size_t size = bytes > 0 ? (size_t)bytes : 1;
@@ -336,8 +341,7 @@ static lk_status device_info(int device, lk_device_info *info,
     return lk_fail(error, LK_ARGUMENT, "cpu: no device %d", device);
   *info = (lk_device_info){0};
   cpu_name(info->name, sizeof info->name);
-  info->memory =
-      (int64_t)sysconf(_SC_PHYS_PAGES) * (int64_t)sysconf(_SC_PAGESIZE);
+  info->memory = physical_memory();
   info->free = memory_available();
   cpu_level();
   snprintf(info->capability, sizeof info->capability, "%s", chosen->isa);

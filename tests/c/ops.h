@@ -43,9 +43,10 @@ static inline bool ops_guarded(const void *data, int64_t bytes) {
 /* n numbers in about (-scale, scale), a function of the seed. */
 static inline float *ops_numbers(int64_t n, uint64_t seed, float scale) {
   float *x = ops_memory(n * (int64_t)sizeof *x);
+  lk_rng_word4 words;
   for (int64_t i = 0; i < n; i++) {
-    uint32_t word = lk_philox(seed, (uint64_t)i, 77, 0).w[0];
-    x[i] = scale * ((float)(word >> 8) / 8388608.0f - 1.0f);
+    if (i % 4 == 0) words = lk_philox(seed, (uint64_t)i / 4, 77, 0);
+    x[i] = scale * ((float)(words.w[i % 4] >> 8) / 8388608.0f - 1.0f);
   }
   return x;
 }

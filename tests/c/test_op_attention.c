@@ -102,15 +102,16 @@ static void backward(const model *m, double *dqkv) {
 static void check_shape(int64_t B, int64_t T, int64_t H, int64_t K, int64_t D,
                         double p, bool differences) {
   int64_t width = (H + 2 * K) * D, n = B * T * width, no = B * T * H * D;
+  double scale = 2 / sqrt((double)D);
   lk_tensor clock = ops_clock(0x123456789ABCDEFu, 5, 3);
   lk_call f = lk_call_new(LK_OP_attention);
   f.attr = (lk_attr){.batch = B, .seq = T, .heads = H, .kv_heads = K,
-                     .width = D, .scale = 0.7, .p = p, .stream = 9};
-  float *qkv = ops_numbers(n, 1, 2.5f), *d_o = ops_numbers(no, 2, 1);
+                     .width = D, .scale = scale, .p = p, .stream = 9};
+  float *qkv = ops_numbers(n, 1, 1.5f), *d_o = ops_numbers(no, 2, 1);
   f.in[0] = OPS_F32(qkv, B * T, width);
   if (p > 0) f.in[1] = clock;
   ops_run(&f);
-  model m = {B, T, H, K, D, 0.7, ops_widen(qkv, n), &clock, &f.attr,
+  model m = {B, T, H, K, D, scale, ops_widen(qkv, n), &clock, &f.attr,
              ops_doubles(no), ops_doubles(B * H * T),
              ops_doubles(B * H * T * T), ops_widen(d_o, no)};
   forward(&m);

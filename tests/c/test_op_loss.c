@@ -25,8 +25,10 @@ static double head_objective(void *state) {
       if (logits[v] > logits[best]) best = v;
     }
     for (int v = 0; v < V; v++) total += exp(logits[v] - logits[best]);
-    s->loss[n] = log(total) + logits[best] - logits[s->targets[n]];
+    double goal = s->targets[n] < 0 ? 0 : logits[s->targets[n]];
+    s->loss[n] = log(total) + logits[best] - goal;
     s->correct[n] = best == s->targets[n];
+    if (s->targets[n] < 0) s->loss[n] = 0; /* padding */
     sum += s->loss[n];
   }
   return s->factor * sum;
@@ -45,6 +47,8 @@ static head some_head(float **x, float **w, int32_t **targets) {
       (*targets)[n] = v;
       head_objective(&s);
     }
+  (*targets)[N / 2] = (*targets)[N - 1] = -1;
+  head_objective(&s);
   return s;
 }
 
@@ -117,7 +121,7 @@ static void test_head_loss_ties(void) {
 
 static void test_head_loss_refuses(void) {
   float x[] = {1}, w[] = {1, 2};
-  int32_t target[] = {-1}, correct[1];
+  int32_t target[] = {-2}, correct[1];
   float loss[1], logits[2];
   lk_context *context = ops_open(1);
   lk_call call = lk_call_new(LK_OP_head_loss);
@@ -130,7 +134,7 @@ static void test_head_loss_refuses(void) {
   call.scratch = logits;
   CHECK(lk_run(context, &call) == LK_ARGUMENT, "a target outside");
   CHECK(!strcmp(context->error.message,
-                "head_loss: targets[0] is -1, w has 2 rows"), "%s",
+                "head_loss: targets[0] is -2, w has 2 rows"), "%s",
         context->error.message);
   lk_context_close(context);
 }
