@@ -13,7 +13,8 @@ local function main()
       "llmhost experiments/sweep.lua\n")
     return 1
   end
-  output.write(folder, console.open(nil, host.options.json))
+  local list = output.write(folder, console.open(nil, host.options.json))
+  if host.options.json then output.print(list) end
   return 0
 end
 

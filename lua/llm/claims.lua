@@ -30,6 +30,8 @@ local function measured(models, word)
       local p = compare.pair(v, m.baseline)
       memory[#memory + 1], speed[#speed + 1] = p.memory, p.speed
       out.parameters[#out.parameters + 1] = p.parameters
+      out.noise = p.noise and math.max(out.noise or 0, p.noise)
+        or math.huge
       if p.quality then ppl[#ppl + 1] = p.quality.perplexity end
       claims.collect(out, v, m.baseline)
       out.comparable = out.comparable ~= false and p.comparable
@@ -122,6 +124,18 @@ local function judged_quality(m)
   return nil
 end
 
+-- A speed inside the noise of its own measurement is not judged.
+local function judged_speed(m)
+  if not m.speed then return "not measured", "no pair finished" end
+  if (m.noise or math.huge) == math.huge then
+    return "not judged", "fewer than 3 steps in a run"
+  elseif m.noise >= math.abs(m.speed) then
+    return "not judged", ("steps of one run differ by %.0f %%"):format(
+      100 * m.noise)
+  end
+  return nil
+end
+
 local function range_text(range)
   return ("%+.0f … %+.0f %%"):format(100 * range[1], 100 * range[2])
 end
@@ -131,7 +145,10 @@ local LABEL = { memory = "memory", speed = "speed", quality = "perplexity" }
 local function judge(claim, kind, m, quality_counts)
   local word = verdict(kind, claim[kind], m[kind])
   if kind == "memory" then return word, why_memory(m, claim.technique) end
-  if kind == "speed" then return word, why_speed(m, claim.technique) end
+  if kind == "speed" then
+    local unjudged, reason = judged_speed(m)
+    return unjudged or word, reason or why_speed(m, claim.technique)
+  end
   local unjudged, reason = judged_quality(m)
   if quality_counts == false and not unjudged then
     unjudged, reason = "not judged", "runs too short to rank quality"

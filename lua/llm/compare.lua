@@ -97,14 +97,27 @@ local function quality(a, b)
   return q
 end
 
+-- The largest step-to-step spread of the runs of both; nil when any is unknown.
+local function noise(a, b)
+  local most = 0
+  for _, list in ipairs { a.runs, b.runs } do
+    for _, r in ipairs(list) do
+      if not r.throughput.step_spread then return nil end
+      most = math.max(most, r.throughput.step_spread)
+    end
+  end
+  return most
+end
+
 -- One variant against another: ratios minus one (memory at the common batch,
--- peak, speed, parameters), quality { delta, perplexity, seeds, spread, tie },
--- comparable (one schedule) and why not.
+-- peak, speed, parameters), noise of the speed, quality { delta, perplexity,
+-- seeds, spread, tie }, comparable (one schedule) and why not.
 function compare.pair(a, b)
   local f, g = a.figures, b.figures
   local out = { variant = a.variant, memory = ratio(f.memory, g.memory),
     peak = ratio(f.peak, g.peak), speed = ratio(f.speed, g.speed),
-    parameters = ratio(f.parameters, g.parameters), quality = quality(a, b) }
+    parameters = ratio(f.parameters, g.parameters), noise = noise(a, b),
+    quality = quality(a, b) }
   out.comparable, out.why = compare.same_schedule(a, b)
   return out
 end

@@ -27,7 +27,7 @@ return {
     "speed_of_light", "joules_per_token", "throttled" },
   "resource_monitoring",
   { "throughput", "steps_per_second", "tokens_per_second",
-    "model_flops_utilization", "model_flops_per_second" },
+    "model_flops_utilization", "model_flops_per_second", "step_spread" },
   { "batch_search", "candidates", "largest", "fastest", "trained",
     "timed_steps", "seconds_per_step" },
   "advice",

@@ -60,6 +60,17 @@ local function environment_date(s)
   return s.sweep and s.sweep.environment and s.sweep.environment.date
 end
 
+-- Write the results alone, as an interrupted sweep leaves them.
+function output.write_results(out)
+  local list = results.read(out)
+  if list then
+    host.file.write(out .. "/experiment_results.json", results.encode(list))
+  end
+end
+
+-- The results as JSON on standard output.
+function output.print(list) io.stdout:write(results.encode(list)) end
+
 -- Write results, report and plots of the folder `out`; tell `con`. Gives the
 -- results.
 function output.write(out, con)

@@ -71,14 +71,15 @@ local function best(results, get, lower)
   return found, value
 end
 
-local function best_lines(results, out)
+local function best_lines(results, nano, out)
   local function line(what, format, get, lower)
     local r, v = best(results, get, lower)
     if r then out:line("- %s: %s, " .. format, what, r.name, v) end
   end
   out:line("## Best")
   out:line("")
-  line("lowest validation loss", "%.4f nats",
+  line(nano and "lowest validation loss (runs too short to rank)"
+    or "lowest validation loss", "%.4f nats",
     function(r) return r.evaluation.val_loss end, true)
   line("highest throughput", "%.0f tokens/s",
     function(r) return r.throughput.tokens_per_second end)
@@ -94,7 +95,8 @@ local function against_baseline(models, out)
       if v ~= m.baseline and #v.runs > 0 and #m.baseline.runs > 0 then
         local p = compare.pair(v, m.baseline)
         rows[#rows + 1] = { m.model, v.variant, size.change(p.memory),
-          size.change(p.peak), size.change(p.speed),
+          size.change(p.peak), size.change(p.speed) .. (p.noise
+            and (" ± %.0f %%"):format(100 * p.noise) or " ± ?"),
           size.change(p.parameters), compare.sentence(p.quality, false) }
       end
     end
@@ -107,6 +109,8 @@ local function against_baseline(models, out)
     out:add(columns.markdown({ "model", "variant", "memory, common batch",
       "memory, as run", "tokens/s", "parameters", "val loss, as run" }, rows,
       { 1, 2 }))
+    out:line("")
+    out:line("± is how much the steps of one run differ in time.")
   end
   out:line("")
 end
@@ -164,10 +168,15 @@ end
 local function checks(results, out)
   out:line("## Memory: predicted and measured")
   out:line("")
-  local rows = {}
+  local rows, within = {}, 0
   for _, r in ipairs(results) do
     local m = r.memory_stats
     if r.status == "ok" and m.peak_memory_gb and m.predicted_memory_gb then
+      local bound = .02 * m.predicted_memory_gb + .067108864
+      if m.process_rise_gb
+        and math.abs(m.process_rise_gb - m.predicted_memory_gb) <= bound then
+        within = within + 1
+      end
       rows[#rows + 1] = { r.name, ("%.6f"):format(m.predicted_memory_gb),
         ("%.6f"):format(m.peak_memory_gb), ("%.0f"):format(1e9
           * (m.peak_memory_gb - m.predicted_memory_gb)),
@@ -178,6 +187,9 @@ local function checks(results, out)
   out:add(columns.markdown({ "run", "plan, GB", "accountant, GB",
     "difference, bytes", "process rise, GB", "state, bytes/quantized weight" },
     rows))
+  out:line("")
+  out:line("The process's own resident rise is within 2 %% + 64 MiB of the "
+    .. "plan in %d of %d runs.", within, #rows)
   out:line("")
 end
 
@@ -233,7 +245,7 @@ function report.text(results, s, images)
   local out, models = writer(), compare.models(results)
   head_of(results, s, out)
   results_table(results, out)
-  best_lines(results, out)
+  best_lines(results, (s.sweep or {}).profile == "nano", out)
   against_baseline(models, out)
   quality(results, models, s, out)
   causes(models, out)

@@ -93,7 +93,8 @@ local function throughput(d, r)
   local model = r.flops and r.flops.model
   local per = model and model * d.accumulate * r.steps_completed / s
   return { steps_per_second = r.steps_completed * d.accumulate / s,
-    tokens_per_second = r.tokens / s, model_flops_per_second = per,
+    tokens_per_second = r.tokens / s, step_spread = r.step_spread,
+    model_flops_per_second = per,
     model_flops_utilization = per and r.peak_flops and per / r.peak_flops }
 end
 

@@ -7,6 +7,7 @@ local data = require "llm.data"
 local device = require "llm.device"
 local fail = require "llm.fail"
 local host = require "host"
+local output = require "llm.output"
 local resume = require "llm.resume"
 local size = require "llm.size"
 local supervisor = require "llm.supervisor"
@@ -132,14 +133,16 @@ end
 
 local function finish(sweep, boss, con, began)
   if boss.stopping then
+    output.write_results(sweep.out)
     con:say("stopped; the same command continues", "warn")
     return
   end
   boss:write { type = "common",
     plans = common.plans(sweep, boss.state.experiments) }
   boss:write { type = "finish", seconds = host.clock() - began }
-  require("llm.output").write(sweep.out, con, sweep)
+  local list = output.write(sweep.out, con)
   con:format("good", "total time %s", size.seconds(host.clock() - began))
+  if resume.flag(sweep, "json") then output.print(list) end
 end
 
 -- Run, or continue, the sweep; gives the exit code.
@@ -153,6 +156,7 @@ return function(sweep)
   local s = resume.state(sweep, path, now)
   local con = console.open(sweep.out .. "/experiment_log.txt",
     resume.flag(sweep, "json"))
+  for _, line in ipairs(sweep:overrides()) do con:say(line) end
   if not checked(sweep, con) then return EXIT.failed end
   local journal <close> = assert(host.journal.open(path))
   begin(sweep, s, journal, now)

@@ -59,11 +59,14 @@ function Sweep:results()
   return require("llm.results").read(self.out)
 end
 
-local function say_overrides(self)
-  for _, o in ipairs(self.config.taken) do
-    io.stderr:write(("%s: %s -> %s\n"):format(o.key, tostring(o.before),
-      tostring(o.after)))
+-- Lines about the overrides taken from the command line.
+function Sweep:overrides()
+  local lines = {}
+  for i, o in ipairs(self.config.taken) do
+    lines[i] = ("%s: %s -> %s"):format(o.key, tostring(o.before),
+      tostring(o.after))
   end
+  return lines
 end
 
 -- What the host does with a script that returns a sweep.
@@ -71,8 +74,8 @@ function Sweep:__run()
   if host.options.experiment then
     return require("llm.experiment").run(self, host.options.experiment)
   end
-  say_overrides(self)
   if self.config.flags["dry-run"] then
+    for _, line in ipairs(self:overrides()) do io.stderr:write(line, "\n") end
     return require("llm.dryrun").run(self)
   end
   return self:run()

@@ -16,11 +16,24 @@ end
 -- How many last steps the reported training loss is the mean of.
 function trainer.tail(steps) return math.max(1, math.ceil(steps / 10)) end
 
+local PACES = 200 -- last steps whose seconds are kept
+
+-- How much a step's time varies: (upper - lower quartile) / median, all of the
+-- range below 8 steps; nil below 3.
+function trainer.spread(paces)
+  local n = #paces
+  if n < 3 then return nil end
+  local list = table.move(paces, 1, n, 1, {})
+  table.sort(list)
+  local cut = n < 8 and 0 or n // 4
+  return (list[n - cut] - list[1 + cut]) / list[(n + 1) // 2]
+end
+
 -- self: e, program, loader, validation, metrics, run (folder), decided, hooks,
 -- state (of a checkpoint, or a fresh one).
 function trainer.fresh_state()
   return { step = 0, tokens = 0, seconds = 0, eval_seconds = 0,
-    losses = {}, accuracies = {}, evals = {}, monitoring = {} }
+    losses = {}, accuracies = {}, evals = {}, monitoring = {}, paces = {} }
 end
 
 local function finite(x)
@@ -109,6 +122,7 @@ function trainer:record(r)
   local s, d = self.state, self.decided
   s.step, s.tokens = s.step + 1, s.tokens + r.tokens
   s.seconds = s.seconds + r.seconds
+  keep_last(s.paces, r.seconds, PACES)
   s.first_loss = s.first_loss or r.loss
   local tail = trainer.tail(d.steps)
   keep_last(s.losses, r.loss, tail)

@@ -14,7 +14,8 @@ local function outcome(more)
   local r = { status = "ok",
     count = { parameters = 1000000, quantized = 800000 },
     steps_completed = 50, training_seconds = 20, eval_seconds = 2,
-    startup_seconds = .3, first_loss = 8, avg_loss = 5, train_accuracy = .2,
+    startup_seconds = .3, step_spread = .02, first_loss = 8, avg_loss = 5,
+    train_accuracy = .2,
     tokens = 50 * 8192, epochs = 1.5, val_loss = 5.1, best_val_loss = 5.05,
     val_accuracy = .19, val_perplexity = math.exp(5.1), val_tokens = 8192,
     evals = { { step = 25, tokens = 204800, val_loss = 5.3 },
@@ -237,6 +238,20 @@ check.case("claims: holds, better, does not hold, and why", function()
     .. "optimizer are 40 % of the baseline's peak and change by -5.0 %; "
     .. "activations change by -3.3 %; fewer key/value heads take only +0.0 % "
     .. "of the parameters")
+end)
+
+check.case("a speed inside its own noise is not judged", function()
+  local function speed(spread)
+    local s = journal(function(e, k)
+      k.result = outcome { training_seconds = e.variant == "gqa" and 17 or 20 }
+      k.result.step_spread = spread
+    end)
+    return row(claims.rows(compare.models(results.build(s))), "GQA", "speed")
+  end
+  check.equal(speed(.05)[5], "holds")
+  check.equal(speed(.3)[5], "not judged")
+  check.equal(speed(.3)[6], "steps of one run differ by 30 %")
+  check.equal(speed(nil)[6], "fewer than 3 steps in a run")
 end)
 
 check.case("claims about quality are not judged on thin ground", function()
