@@ -7,40 +7,38 @@
 
 #include "convert.h"
 
-#define LK_NF4_VALUES(V)                                                     \
-  V(-1.0f) V(-0.6961928009986877f) V(-0.5250730514526367f)                   \
-  V(-0.39491748809814453f) V(-0.28444138169288635f)                          \
-  V(-0.18477343022823334f) V(-0.09105003625154495f) V(0.0f)                  \
-  V(0.07958029955625534f) V(0.16093020141124725f) V(0.24611230194568634f)    \
-  V(0.33791524171829224f) V(0.44070982933044434f) V(0.5626170039176941f)     \
-  V(0.7229568362236023f) V(1.0f)
+/* NF4's values above -1, each with the threshold that leads to it. */
+#define LK_NF4_STEPS(S)                                                      \
+  S(-0.8480964004993439f, -0.6961928009986877f)                              \
+  S(-0.6106329262256622f, -0.5250730514526367f)                              \
+  S(-0.4599952697753906f, -0.39491748809814453f)                             \
+  S(-0.33967943489551544f, -0.28444138169288635f)                            \
+  S(-0.23460740596055984f, -0.18477343022823334f)                            \
+  S(-0.13791173323988914f, -0.09105003625154495f)                            \
+  S(-0.045525018125772476f, 0.0f)                                            \
+  S(0.03979014977812767f, 0.07958029955625534f)                              \
+  S(0.1202552504837513f, 0.16093020141124725f)                               \
+  S(0.2035212516784668f, 0.24611230194568634f)                               \
+  S(0.2920137718319893f, 0.33791524171829224f)                               \
+  S(0.3893125355243683f, 0.44070982933044434f)                               \
+  S(0.5016634166240692f, 0.5626170039176941f)                                \
+  S(0.6427869200706482f, 0.7229568362236023f)                                \
+  S(0.8614784181118011f, 1.0f)
 
-#define LK_NF4_THRESHOLDS(T)                                                 \
-  T(-0.8480964004993439f) T(-0.6106329262256622f) T(-0.4599952697753906f)    \
-  T(-0.33967943489551544f) T(-0.23460740596055984f)                          \
-  T(-0.13791173323988914f) T(-0.045525018125772476f)                         \
-  T(0.03979014977812767f) T(0.1202552504837513f) T(0.2035212516784668f)      \
-  T(0.2920137718319893f) T(0.3893125355243683f) T(0.5016634166240692f)       \
-  T(0.6427869200706482f) T(0.8614784181118011f)
+/* bitsandbytes' fp4: its magnitudes above 0, likewise. */
+#define LK_FP4_STEPS(S)                                                      \
+  S(0.00260417f, 0.005208333333f)                                            \
+  S(0.0859375f, 0.16666667f)                                                 \
+  S(0.20833333f, 0.25f)                                                      \
+  S(0.29166667f, 0.33333333f)                                                \
+  S(0.4166667f, 0.5f)                                                        \
+  S(0.583333f, 0.66666667f)                                                  \
+  S(0.8333333f, 1.0f)
 
-/* The values between the ends: a number's lower neighbour is how many of them
- * it reaches. */
-#define LK_NF4_INNER(T)                                                      \
-  T(-0.6961928009986877f) T(-0.5250730514526367f)                            \
-  T(-0.39491748809814453f) T(-0.28444138169288635f)                          \
-  T(-0.18477343022823334f) T(-0.09105003625154495f) T(0.0f)                  \
-  T(0.07958029955625534f) T(0.16093020141124725f) T(0.24611230194568634f)    \
-  T(0.33791524171829224f) T(0.44070982933044434f) T(0.5626170039176941f)     \
-  T(0.7229568362236023f)
-
-/* bitsandbytes' fp4, by its low three bits. */
-#define LK_FP4_VALUES(V)                                                     \
-  V(0.0f) V(0.005208333333f) V(0.66666667f) V(1.0f)                          \
-  V(0.33333333f) V(0.5f) V(0.16666667f) V(0.25f)
-
-#define LK_FP4_THRESHOLDS(T)                                                 \
-  T(0.00260417f) T(0.0859375f) T(0.20833333f) T(0.29166667f)                 \
-  T(0.4166667f) T(0.583333f) T(0.8333333f)
+/* Entries of such lists: the value for a table, a count, the value reached. */
+#define LK_STEP_VALUE(threshold, value) value,
+#define LK_STEP_COUNT(threshold, value) code += u > threshold;
+#define LK_STEP_TAKE(threshold, value) near = u > threshold ? value : near;
 
 /* The scales that a search tries, in units of absmax, in order. */
 #define LK_SEARCH_FACTORS(F) F(1.0f) F(0.95f) F(1.05f) F(0.9f) F(1.1f)
@@ -71,47 +69,71 @@ LK_BOTH float lk_unit_apply(lk_unit unit, float x) {
 /* Thresholds below u; ties go down. */
 LK_BOTH int32_t lk_nf4_code(float u) {
   int32_t code = 0;
-#define LK_COUNT(t) code += u > t;
-  LK_NF4_THRESHOLDS(LK_COUNT)
-#undef LK_COUNT
+  LK_NF4_STEPS(LK_STEP_COUNT)
   return code;
+}
+
+LK_BOTH float lk_nf4_value(int32_t code) {
+  const float values[16] = {-1.0f, LK_NF4_STEPS(LK_STEP_VALUE)};
+  return values[code];
+}
+
+/* The value of u's code. */
+LK_BOTH float lk_nf4_nearest(float u) {
+  float near = -1.0f;
+  LK_NF4_STEPS(LK_STEP_TAKE)
+  return near;
 }
 
 /* The largest code but 15 whose value is not above u; 0 below -1. */
 LK_BOTH int32_t lk_nf4_below(float u) {
   int32_t code = 0;
-#define LK_COUNT(t) code += u >= t;
-  LK_NF4_INNER(LK_COUNT)
-#undef LK_COUNT
-  return code;
+#define LK_STEP_REACHED(threshold, value) code += u >= value;
+  LK_NF4_STEPS(LK_STEP_REACHED)
+#undef LK_STEP_REACHED
+  return code < 14 ? code : 14;
 }
 
-LK_BOTH float lk_nf4_value(int32_t code) {
-  const float values[16] = {LK_NF4_VALUES(LK_COMMA)};
-  return values[code];
-}
+/* bitsandbytes numbers magnitudes 0 1 6 7 4 5 2 3 in ascending order; the same
+ * exchange leads back. */
+LK_BOTH int32_t lk_fp4_exchange(int32_t n) { return n ^ ((n & 2) << 1); }
 
-/* Magnitude by thresholds, then to bitsandbytes' order; bit 3 is u < 0. */
-LK_BOTH int32_t lk_fp4_code(float u) {
-  float a = u < 0.0f ? -u : u;
-  int32_t n = 0;
-#define LK_COUNT(t) n += a > t;
-  LK_FP4_THRESHOLDS(LK_COUNT)
-#undef LK_COUNT
-  n ^= (n & 2) << 1;
-  return u < 0.0f ? n | 8 : n;
+/* Magnitude by thresholds; bit 3 is x < 0. */
+LK_BOTH int32_t lk_fp4_code(float x) {
+  float u = x < 0.0f ? -x : x;
+  int32_t code = 0;
+  LK_FP4_STEPS(LK_STEP_COUNT)
+  code = lk_fp4_exchange(code);
+  return x < 0.0f ? code | 8 : code;
 }
 
 LK_BOTH float lk_fp4_value(int32_t code) {
-  const float values[8] = {LK_FP4_VALUES(LK_COMMA)};
-  float a = values[code & 7];
+  const float values[8] = {0.0f, LK_FP4_STEPS(LK_STEP_VALUE)};
+  float a = values[lk_fp4_exchange(code & 7)];
   return code & 8 ? -a : a;
 }
 
-/* Nearest integer within ±limit; NaN gives -limit. */
-LK_BOTH int32_t lk_int_code(float u, float limit) {
-  float low = u > -limit ? u : -limit;
-  return (int32_t)lk_round_even(low < limit ? low : limit);
+LK_BOTH float lk_fp4_nearest(float x) {
+  float u = x < 0.0f ? -x : x, near = 0.0f;
+  LK_FP4_STEPS(LK_STEP_TAKE)
+  return x < 0.0f ? -near : near;
+}
+
+/* Nearest integer of |u| < 2^22, ties to even, from the bits of a sum: no
+ * branch, and no overflow when u is a NaN. */
+LK_BOTH int32_t lk_int_near(float u) {
+  return (int32_t)(lk_bits_of_float(u + 12582912.0f) - 0x4B400000u);
+}
+
+/* The same within ±limit; NaN gives an end. */
+LK_BOTH int32_t lk_int_code(float u, int32_t limit) {
+  int32_t near = lk_int_near(u);
+  near = near > -limit ? near : -limit;
+  return near < limit ? near : limit;
+}
+
+LK_BOTH float lk_int_nearest(float u, int32_t limit) {
+  return (float)lk_int_code(u, limit);
 }
 
 /* bitsandbytes' signed dynamic map, ascending:
@@ -131,7 +153,7 @@ LK_BOTH int32_t lk_dynamic_code(const float *map, float u) {
 
 /* Half the way from a value to the next one on the side of e; .6 outside. */
 LK_BOTH float lk_nf4r_half(int32_t code, int32_t below) {
-  const float v[16] = {LK_NF4_VALUES(LK_COMMA)};
+  const float v[16] = {-1.0f, LK_NF4_STEPS(LK_STEP_VALUE)};
   if (below) return code > 0 ? (v[code] - v[code - 1]) / 2.0f : 0.6f;
   return code < 15 ? (v[code + 1] - v[code]) / 2.0f : 0.6f;
 }
@@ -139,10 +161,10 @@ LK_BOTH float lk_nf4r_half(int32_t code, int32_t below) {
 /* clamp(floor(127·e/h + draw), ±127), draw in [0, 1). */
 LK_BOTH int32_t lk_nf4r_residual(float e, float half, float draw) {
   float t = 127.0f * e / half + draw;
-  t = t > -127.0f ? t : -127.0f;
-  t = t < 127.0f ? t : 127.0f;
-  int32_t whole = (int32_t)t;
-  return whole - ((float)whole > t);
+  int32_t near = lk_int_near(t);
+  int32_t whole = near - ((float)near > t);
+  whole = whole > -127 ? whole : -127;
+  return whole < 127 ? whole : 127;
 }
 
 /* scale·(cb + h·r/127): h on the side of r. */

@@ -95,9 +95,4 @@ LK_BOTH uint8_t lk_e8m0_from_amax(float amax) {
   return (uint8_t)(exponent < 2u ? 0u : exponent - 2u);
 }
 
-/* Nearest integer of |x| < 2^22, ties to even, without a call. */
-LK_BOTH float lk_round_even(float x) {
-  return (x + 12582912.0f) - 12582912.0f;
-}
-
 #endif

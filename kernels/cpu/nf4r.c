@@ -5,6 +5,11 @@
 #include "cpu.h"
 #include "vector.h"
 
+enum {
+  NF4R_PART = 4096, /* values of a part; a block is not larger */
+  NF4R_RUN = 1024   /* values encoded together: a multiple of 8 */
+};
+
 /* By code: the value, and half the way to its neighbours below and above; for
  * both codes of a byte. */
 typedef struct nf4r_tables {
@@ -20,7 +25,7 @@ typedef struct nf4r_state {
   uint8_t *codes;
   float *absmax;
   int8_t *residual;            /* or NULL */
-  int64_t count, block, blocks, group;
+  int64_t count, block, group, parts; /* group: values of a part */
   float rate, scale, decay;
   draw_source draws;
   nf4r_tables tables;
@@ -43,12 +48,12 @@ static void nf4r_fill(nf4r_tables *t) {
 
 /* --- decoding ------------------------------------------------------------- */
 
-/* n <= QUANT_SEGMENT master values from packed codes and residuals (NULL:
- * none). */
-static void nf4r_decode(const nf4r_tables *t, const uint8_t *codes,
-                        const int8_t *restrict residual, float scale,
-                        float *restrict w, int64_t n) {
-  float below[QUANT_SEGMENT], above[QUANT_SEGMENT];
+/* n <= NF4R_RUN master values of one scale, from packed codes and residuals
+ * (NULL: none). */
+static void nf4r_decode_run(const nf4r_tables *t, const uint8_t *codes,
+                            const int8_t *restrict residual, float scale,
+                            float *restrict w, int64_t n) {
+  float below[NF4R_RUN], above[NF4R_RUN];
   quant_lookup(&t->values, codes, w, n);
   if (residual == NULL) {
     for (int64_t i = 0; i < n; i++) w[i] *= scale;
@@ -64,105 +69,87 @@ static void nf4r_decode(const nf4r_tables *t, const uint8_t *codes,
 
 /* --- encoding ------------------------------------------------------------- */
 
-/* u − value[code] for a segment. */
-static void nf4r_rest(const nf4r_tables *t, const uint8_t *packed,
-                      const float *restrict u, float *restrict e, int64_t n) {
-  quant_lookup(&t->values, packed, e, n);
-  for (int64_t i = 0; i < n; i++) e[i] = u[i] - e[i];
-}
+/* Values in units of their scales, their codes and draws, for a run. */
+typedef struct nf4r_run {
+  float u[NF4R_RUN];
+  int32_t code[NF4R_RUN];
+  draw_buffer buffer;
+  const uint16_t *draws;
+} nf4r_run;
 
 static void nf4r_residuals(const nf4r_tables *t, const uint8_t *packed,
-                           const float *restrict u,
-                           const uint16_t *restrict draws,
-                           int8_t *restrict out, int64_t n) {
-  float e[QUANT_SEGMENT], below[QUANT_SEGMENT], above[QUANT_SEGMENT];
-  nf4r_rest(t, packed, u, e, n);
+                           const nf4r_run *run, int8_t *restrict out,
+                           int64_t n) {
+  float value[NF4R_RUN], below[NF4R_RUN], above[NF4R_RUN];
+  const float *restrict u = run->u;
+  const uint16_t *restrict draws = run->draws;
+  quant_lookup(&t->values, packed, value, n);
   quant_lookup(&t->below, packed, below, n);
   quant_lookup(&t->above, packed, above, n);
   for (int64_t i = 0; i < n; i++) {
-    float half = e[i] < 0.0f ? below[i] : above[i];
-    out[i] = (int8_t)lk_nf4r_residual(e[i], half, lk_rng_unit16(draws[i]));
+    float low = below[i], high = above[i], rest = u[i] - value[i];
+    float half = rest < 0.0f ? low : high;
+    out[i] = (int8_t)lk_nf4r_residual(rest, half, lk_rng_unit16(draws[i]));
   }
 }
 
-static void nf4r_stochastic(const nf4r_tables *t, const float *restrict u,
-                            const uint16_t *restrict draws,
-                            int32_t *restrict code, int64_t n) {
+static void nf4r_stochastic(const nf4r_tables *t, nf4r_run *run, int64_t n) {
   for (int64_t i = 0; i < n; i++) {
-    int32_t c = lk_nf4_below(u[i]);
-    code[i] = lk_nf4_stochastic(u[i], c, t->value[c], t->value[c + 1],
-                                lk_rng_unit16(draws[i]));
+    int32_t c = lk_nf4_below(run->u[i]);
+    run->code[i] =
+        lk_nf4_stochastic(run->u[i], c, t->value[c], t->value[c + 1],
+                          lk_rng_unit16(run->draws[i]));
   }
 }
 
-/* The error of a block under one candidate scale. */
-static float nf4r_error(const nf4r_tables *t, const float *w, int64_t n,
-                        float scale, float factor) {
-  float u[QUANT_SEGMENT], e[QUANT_SEGMENT], sum[8] = {0};
-  int32_t code[QUANT_SEGMENT];
-  uint8_t packed[QUANT_SEGMENT / 2];
-  lk_unit unit = lk_unit_of_scale(scale);
-  for (int64_t i = 0; i < n; i += QUANT_SEGMENT) {
-    int64_t part = cpu_smaller(QUANT_SEGMENT, n - i), j = 0;
-    quant_scale(w + i, unit, u, part);
-    quant_nf4_encode(NULL, u, code, part);
-    quant_pack(code, part, 7, false, packed);
-    nf4r_rest(t, packed, u, e, part);
-    for (; j + 8 <= part; j += 8)
-      for (int l = 0; l < 8; l++)
-        sum[l] += lk_search_error(factor, e[j + l], 0.0f);
-    for (; j < part; j++) sum[j % 8] += lk_search_error(factor, e[j], 0.0f);
+/* Values [first, first + n) become codes (and residuals) by the scales in
+ * absmax; n <= NF4R_RUN; they start a block or lie in one. */
+static void nf4r_encode_run(const nf4r_state *s, int64_t first,
+                            const float *w, int64_t n) {
+  nf4r_run run;
+  bool drawn = s->residual != NULL || s->call->attr.stochastic;
+  if (drawn) run.draws = draw_row(&s->draws, (uint64_t)first, n, &run.buffer);
+  for (int64_t i = 0; i < n; i += s->block) {
+    lk_unit unit = lk_unit_of_scale(s->absmax[(first + i) / s->block]);
+    quant_scale(w + i, unit, run.u + i, cpu_smaller(s->block, n - i));
   }
-  return lk_search_sum(sum);
+  if (s->residual == NULL && drawn)
+    nf4r_stochastic(&s->tables, &run, n);
+  else
+    quant_nf4_encode(NULL, run.u, run.code, n);
+  quant_pack(run.code, n, 7, false, s->codes + first / 2);
+  if (s->residual != NULL)
+    nf4r_residuals(&s->tables, s->codes + first / 2, &run,
+                   s->residual + first, n);
 }
 
-static float nf4r_scale(const nf4r_state *s, const float *w, int64_t n) {
-  const float factors[LK_SEARCH_COUNT] = {LK_SEARCH_FACTORS(LK_COMMA)};
-  float absmax = lk_float_of_bits(quant_amax_bits(w, n));
-  float best = absmax, least = INFINITY;
-  for (int f = 0; f < LK_SEARCH_COUNT && s->call->attr.search; f++) {
-    float scale = absmax * factors[f];
-    float error = nf4r_error(&s->tables, w, n, scale, factors[f]);
-    if (!(error < least)) continue;
-    least = error;
-    best = scale;
-  }
-  return best;
+/* A large block, or some small ones, in runs. */
+static void nf4r_encode_step(const nf4r_state *s, int64_t first,
+                             const float *w, int64_t n) {
+  for (int64_t i = 0; i < n; i += NF4R_RUN)
+    nf4r_encode_run(s, first + i, w + i, cpu_smaller(NF4R_RUN, n - i));
 }
 
-/* Block b becomes the code of w. */
-static void nf4r_encode_block(const nf4r_state *s, int64_t b, const float *w,
-                              int64_t n) {
-  float u[QUANT_SEGMENT];
-  int32_t code[QUANT_SEGMENT];
-  draw_buffer buffer;
-  int64_t first = b * s->block;
-  float scale = nf4r_scale(s, w, n);
-  lk_unit unit = lk_unit_of_scale(scale);
-  s->absmax[b] = scale;
-  for (int64_t i = 0; i < n; i += QUANT_SEGMENT) {
-    int64_t part = cpu_smaller(QUANT_SEGMENT, n - i), at = first + i;
-    bool drawn = s->residual != NULL || s->call->attr.stochastic;
-    const uint16_t *draws =
-        drawn ? draw_row(&s->draws, (uint64_t)at, part, &buffer) : NULL;
-    quant_scale(w + i, unit, u, part);
-    if (s->residual == NULL && drawn)
-      nf4r_stochastic(&s->tables, u, draws, code, part);
-    else
-      quant_nf4_encode(NULL, u, code, part);
-    quant_pack(code, part, 7, false, s->codes + at / 2);
-    if (s->residual != NULL)
-      nf4r_residuals(&s->tables, s->codes + at / 2, u, draws,
-                     s->residual + at, part);
-  }
+/* Values from `first`, the start of a block, on: scales, then codes. */
+static void nf4r_encode(const nf4r_state *s, int64_t first, const float *w,
+                        int64_t n) {
+  const quant_format *format = &quant_formats[LK_FORMAT_NF4];
+  for (int64_t i = 0; i < n; i += s->block)
+    s->absmax[(first + i) / s->block] =
+        quant_block_scale(format, w + i, cpu_smaller(s->block, n - i),
+                          s->call->attr.search);
+  int64_t step = s->block > NF4R_RUN ? s->block
+                                     : NF4R_RUN / s->block * s->block;
+  for (int64_t i = 0; i < n; i += step)
+    nf4r_encode_step(s, first + i, w + i, cpu_smaller(step, n - i));
 }
 
 /* --- operators ------------------------------------------------------------ */
 
 static void nf4r_open(nf4r_state *s, const lk_call *call, int64_t count) {
   *s = (nf4r_state){.call = call, .count = count, .block = call->attr.block};
-  s->blocks = cpu_pieces(count, s->block);
-  s->group = cpu_larger(1, QUANT_PART / s->block);
+  s->group = NF4R_PART / s->block * s->block;
+  s->parts = cpu_pieces(count, s->group);
   nf4r_fill(&s->tables);
 }
 
@@ -185,10 +172,8 @@ static void nf4r_encode_part(void *opaque, int64_t index, int lane) {
   (void)lane;
   const nf4r_state *s = opaque;
   int64_t first = index * s->group;
-  int64_t last = cpu_smaller(s->blocks, first + s->group);
-  for (int64_t b = first; b < last; b++)
-    nf4r_encode_block(s, b, s->w + b * s->block,
-                      cpu_smaller(s->block, s->count - b * s->block));
+  nf4r_encode(s, first, s->w + first,
+              cpu_smaller(s->group, s->count - first));
 }
 
 static lk_status cpu_nf4r_encode(lk_context *context, const lk_call *call) {
@@ -197,18 +182,19 @@ static lk_status cpu_nf4r_encode(lk_context *context, const lk_call *call) {
   s.w = call->in[0].data;
   nf4r_results(&s);
   nf4r_draws(&s, &call->in[1]);
-  cpu_parallel(context, cpu_pieces(s.blocks, s.group), nf4r_encode_part, &s);
+  cpu_parallel(context, s.parts, nf4r_encode_part, &s);
   return LK_OK;
 }
 
-/* Block b's master values, to w. */
-static void nf4r_master_block(const nf4r_state *s, int64_t b, float *w,
-                              int64_t n) {
-  for (int64_t i = 0; i < n; i += QUANT_SEGMENT) {
-    int64_t at = b * s->block + i;
-    nf4r_decode(&s->tables, s->codes + at / 2,
-                s->residual != NULL ? s->residual + at : NULL, s->absmax[b],
-                w + i, cpu_smaller(QUANT_SEGMENT, n - i));
+/* The master of values [first, first + n), from the start of a block on. */
+static void nf4r_decode(const nf4r_state *s, int64_t first, float *w,
+                        int64_t n) {
+  for (int64_t i = 0, part; i < n; i += part) {
+    int64_t at = first + i, left = s->block - at % s->block;
+    part = cpu_smaller(cpu_smaller(left, n - i), NF4R_RUN);
+    nf4r_decode_run(&s->tables, s->codes + at / 2,
+                    s->residual != NULL ? s->residual + at : NULL,
+                    s->absmax[at / s->block], w + i, part);
   }
 }
 
@@ -216,10 +202,8 @@ static void nf4r_master_part(void *opaque, int64_t index, int lane) {
   (void)lane;
   const nf4r_state *s = opaque;
   int64_t first = index * s->group;
-  int64_t last = cpu_smaller(s->blocks, first + s->group);
-  for (int64_t b = first; b < last; b++)
-    nf4r_master_block(s, b, s->master + b * s->block,
-                      cpu_smaller(s->block, s->count - b * s->block));
+  nf4r_decode(s, first, s->master + first,
+              cpu_smaller(s->group, s->count - first));
 }
 
 static lk_status cpu_nf4r_master(lk_context *context, const lk_call *call) {
@@ -229,31 +213,25 @@ static lk_status cpu_nf4r_master(lk_context *context, const lk_call *call) {
   s.absmax = call->in[1].data;
   s.residual = lk_present(&call->in[2]) ? call->in[2].data : NULL;
   s.master = call->out[0].data;
-  cpu_parallel(context, cpu_pieces(s.blocks, s.group), nf4r_master_part, &s);
+  cpu_parallel(context, s.parts, nf4r_master_part, &s);
   return LK_OK;
 }
 
-/* Decode a block, move it, encode it again. */
-static void nf4r_update_block(const nf4r_state *s, int64_t b) {
-  float w[QUANT_BLOCK], tile[UPDATE_TILE];
-  int64_t first = b * s->block;
-  int64_t n = cpu_smaller(s->block, s->count - first);
-  nf4r_master_block(s, b, w, n);
+/* Decode a part, move it, encode it again. */
+static void nf4r_update_part(void *opaque, int64_t index, int lane) {
+  (void)lane;
+  const nf4r_state *s = opaque;
+  float w[NF4R_PART], tile[UPDATE_TILE];
+  int64_t first = index * s->group;
+  int64_t n = cpu_smaller(s->group, s->count - first);
+  nf4r_decode(s, first, w, n);
   for (int64_t i = 0; i < n; i += UPDATE_TILE) {
     int64_t part = cpu_smaller(UPDATE_TILE, n - i);
     const float *o = update_read(s->o, first + i, part, tile);
     for (int64_t j = 0; j < part; j++)
       w[i + j] = lk_muon_step(w[i + j], o[j], s->rate, s->scale, s->decay);
   }
-  nf4r_encode_block(s, b, w, n);
-}
-
-static void nf4r_update_part(void *opaque, int64_t index, int lane) {
-  (void)lane;
-  const nf4r_state *s = opaque;
-  int64_t first = index * s->group;
-  int64_t last = cpu_smaller(s->blocks, first + s->group);
-  for (int64_t b = first; b < last; b++) nf4r_update_block(s, b);
+  nf4r_encode(s, first, w, n);
 }
 
 static lk_status cpu_nf4r_update(lk_context *context, const lk_call *call) {
@@ -268,6 +246,6 @@ static lk_status cpu_nf4r_update(lk_context *context, const lk_call *call) {
   s.decay = update.decay;
   nf4r_results(&s);
   nf4r_draws(&s, &call->in[2]);
-  cpu_parallel(context, cpu_pieces(s.blocks, s.group), nf4r_update_part, &s);
+  cpu_parallel(context, s.parts, nf4r_update_part, &s);
   return LK_OK;
 }

@@ -266,7 +266,7 @@ static void muon_int8_block(const update_state *s, int64_t first, int64_t n,
   const float fresh = update_amax(m, n) / 127.0f;
   const lk_unit unit = lk_unit_of_scale(fresh);
   for (int64_t i = 0; i < n; i++)
-    m8[i] = (int8_t)lk_int_code(lk_unit_apply(unit, m[i]), 127.0f);
+    m8[i] = (int8_t)lk_int_code(lk_unit_apply(unit, m[i]), 127);
   *scale = fresh;
 }
 

@@ -7,17 +7,19 @@
 
 enum {
   QUANT_SEGMENT = 256,  /* values worked on together; even */
-  QUANT_PART = 16384,   /* values of a part */
-  QUANT_BLOCK = 4096    /* the largest block that rules let pass */
+  QUANT_PART = 16384    /* values of a part */
 };
 
 /* --- codes of a segment --------------------------------------------------- */
 
-/* A format: codes of n values in units of the scale, and what codes stand for
- * in these units; `map` is the dynamic map. */
+/* A format: codes of n values in units of the scale, what a code stands for in
+ * these units, and the errors of n values where scales are searched; `map` is
+ * the dynamic map. */
 typedef struct quant_format {
   void (*encode)(const float *map, const float *u, int32_t *code, int64_t n);
   float (*value)(const float *map, int32_t code);
+  void (*error)(const float *x, lk_unit unit, float factor, float *d,
+                int64_t n);
   float limit;    /* the largest value: scale = absmax / limit */
   int32_t zero;   /* the code of 0, which pads an odd end */
   bool low_first; /* nibble order */
@@ -33,8 +35,8 @@ typedef struct quant_format {
 
 QUANT_ENCODE(quant_nf4_encode, lk_nf4_code(u[i]))
 QUANT_ENCODE(quant_fp4_encode, lk_fp4_code(u[i]))
-QUANT_ENCODE(quant_int8_encode, lk_int_code(u[i], 127.0f))
-QUANT_ENCODE(quant_int4_encode, lk_int_code(u[i], 7.0f) + 8)
+QUANT_ENCODE(quant_int8_encode, lk_int_code(u[i], 127))
+QUANT_ENCODE(quant_int4_encode, lk_int_code(u[i], 7) + 8)
 QUANT_ENCODE(quant_e4m3_encode, lk_e4m3_from_f32(u[i]))
 QUANT_ENCODE(quant_e2m1_encode, lk_e2m1_from_f32(u[i]))
 QUANT_ENCODE(quant_dyn8_encode, lk_dynamic_code(map, u[i]))
@@ -53,15 +55,35 @@ QUANT_VALUE(quant_e4m3_value, lk_f32_from_e4m3((uint8_t)code))
 QUANT_VALUE(quant_e2m1_value, lk_f32_from_e2m1(code))
 QUANT_VALUE(quant_dyn8_value, map[code])
 
+#define QUANT_ERROR(name, nearest)                                        \
+  static void name(const float *restrict x, lk_unit unit, float factor,   \
+                   float *restrict d, int64_t n) {                        \
+    for (int64_t i = 0; i < n; i++) {                                     \
+      float u = lk_unit_apply(unit, x[i]);                                \
+      d[i] = lk_search_error(factor, u, (nearest));                       \
+    }                                                                     \
+  }
+
+QUANT_ERROR(quant_nf4_error, lk_nf4_nearest(u))
+QUANT_ERROR(quant_fp4_error, lk_fp4_nearest(u))
+QUANT_ERROR(quant_int8_error, lk_int_nearest(u, 127))
+QUANT_ERROR(quant_int4_error, lk_int_nearest(u, 7))
+
 static const quant_format quant_formats[LK_FORMAT_COUNT] = {
-    [LK_FORMAT_NF4] = {quant_nf4_encode, quant_nf4_value, 1, 7, false},
-    [LK_FORMAT_FP4] = {quant_fp4_encode, quant_fp4_value, 1, 0, false},
-    [LK_FORMAT_INT8] = {quant_int8_encode, quant_int8_value, 127, 0, false},
-    [LK_FORMAT_INT4] = {quant_int4_encode, quant_int4_value, 7, 8, false},
-    [LK_FORMAT_E4M3] = {quant_e4m3_encode, quant_e4m3_value, 448, 0, false},
-    [LK_FORMAT_NVFP4] = {quant_e2m1_encode, quant_e2m1_value, 6, 0, true},
-    [LK_FORMAT_MXFP4] = {quant_e2m1_encode, quant_e2m1_value, 6, 0, true},
-    [LK_FORMAT_DYN8] = {quant_dyn8_encode, quant_dyn8_value, 1, 0, false},
+    [LK_FORMAT_NF4] = {quant_nf4_encode, quant_nf4_value, quant_nf4_error,
+                       .limit = 1, .zero = 7},
+    [LK_FORMAT_FP4] = {quant_fp4_encode, quant_fp4_value, quant_fp4_error,
+                       .limit = 1},
+    [LK_FORMAT_INT8] = {quant_int8_encode, quant_int8_value,
+                        quant_int8_error, .limit = 127},
+    [LK_FORMAT_INT4] = {quant_int4_encode, quant_int4_value,
+                        quant_int4_error, .limit = 7, .zero = 8},
+    [LK_FORMAT_E4M3] = {quant_e4m3_encode, quant_e4m3_value, .limit = 448},
+    [LK_FORMAT_NVFP4] = {quant_e2m1_encode, quant_e2m1_value,
+                         .low_first = true},
+    [LK_FORMAT_MXFP4] = {quant_e2m1_encode, quant_e2m1_value,
+                         .low_first = true},
+    [LK_FORMAT_DYN8] = {quant_dyn8_encode, quant_dyn8_value, .limit = 1},
 };
 
 /* n codes into bytes, two a byte when they have 4 bits; code[n] is set. */
@@ -98,6 +120,40 @@ static uint32_t quant_amax_bits(const float *x, int64_t n) {
   return (uint32_t)most;
 }
 
+/* --- scales --------------------------------------------------------------- */
+
+/* The error of a block under one candidate scale, in units of absmax. */
+static float quant_error(const quant_format *format, const float *x,
+                         int64_t n, float scale, float factor) {
+  float d[QUANT_SEGMENT + ROW_LANES] = {0};
+  row_v sum = {0};
+  lk_unit unit = lk_unit_of_scale(scale);
+  for (int64_t i = 0; i < n; i += QUANT_SEGMENT) {
+    int64_t part = cpu_smaller(QUANT_SEGMENT, n - i);
+    format->error(x + i, unit, factor, d, part);
+    memset(d + part, 0, ROW_LANES * sizeof *d);
+    for (int64_t j = 0; j < part; j += ROW_LANES) sum += ROW_LOAD(d + j);
+  }
+  float lanes[ROW_LANES];
+  ROW_STORE(lanes, sum);
+  return lk_search_sum(lanes);
+}
+
+/* The scale of a block: absmax / limit, or the best of five around it. */
+static float quant_block_scale(const quant_format *format, const float *x,
+                               int64_t n, bool search) {
+  const float factors[LK_SEARCH_COUNT] = {LK_SEARCH_FACTORS(LK_COMMA)};
+  float scale = lk_float_of_bits(quant_amax_bits(x, n)) / format->limit;
+  float best = scale, least = INFINITY;
+  for (int f = 0; f < LK_SEARCH_COUNT && search; f++) {
+    float error = quant_error(format, x, n, scale * factors[f], factors[f]);
+    if (!(error < least)) continue;
+    least = error;
+    best = scale * factors[f];
+  }
+  return best;
+}
+
 /* --- quantize ------------------------------------------------------------- */
 
 typedef struct quant_state {
@@ -112,39 +168,6 @@ typedef struct quant_state {
   const float *map;
   uint32_t amax;        /* bits, of the whole tensor */
 } quant_state;
-
-/* The error of a block under one candidate scale, in units of absmax. */
-static float quant_error(const quant_state *s, const float *x, int64_t n,
-                         float scale, float factor) {
-  float u[QUANT_SEGMENT], sum[8] = {0};
-  int32_t code[QUANT_SEGMENT];
-  lk_unit unit = lk_unit_of_scale(scale);
-  for (int64_t i = 0; i < n; i += QUANT_SEGMENT) {
-    int64_t part = cpu_smaller(QUANT_SEGMENT, n - i);
-    quant_scale(x + i, unit, u, part);
-    s->format->encode(s->map, u, code, part);
-    for (int64_t j = 0; j < part; j++)
-      sum[j % 8] += lk_search_error(factor, u[j],
-                                    s->format->value(s->map, code[j]));
-  }
-  return lk_search_sum(sum);
-}
-
-/* The scale of a block: absmax / limit, or the best of five around it. */
-static float quant_block_scale(const quant_state *s, const float *x,
-                               int64_t n) {
-  const float factors[LK_SEARCH_COUNT] = {LK_SEARCH_FACTORS(LK_COMMA)};
-  float scale = lk_float_of_bits(quant_amax_bits(x, n)) / s->format->limit;
-  if (!s->call->attr.search) return scale;
-  float best = scale, least = INFINITY;
-  for (int f = 0; f < LK_SEARCH_COUNT; f++) {
-    float error = quant_error(s, x, n, scale * factors[f], factors[f]);
-    if (!(error < least)) continue;
-    least = error;
-    best = scale * factors[f];
-  }
-  return best;
-}
 
 /* Codes of values [first, first + n) from units u by `unit`. */
 static void quant_codes(const quant_state *s, int64_t first, int64_t n,
@@ -196,7 +219,8 @@ static void quant_block(const quant_state *s, int64_t b) {
   } else if (s->kind == LK_FORMAT_MXFP4) {
     quant_mxfp4_block(s, b, n);
   } else {
-    float scale = quant_block_scale(s, s->x + first, n);
+    float scale = quant_block_scale(s->format, s->x + first, n,
+                                    s->call->attr.search);
     quant_codes(s, first, n, lk_unit_of_scale(scale));
     ((float *)s->call->out[1].data)[b] = scale;
   }

@@ -5,7 +5,7 @@
 #include "../../kernels/base/scalar.h"
 #include "ops.h"
 
-/* --- what the tests compare with: tables of their own --------------------- */
+/* --- what the tests compare with: tables of their own -------------------- */
 
 static const float nf4[16] = {
     -1.0f, -0.6961928009986877f, -0.5250730514526367f, -0.39491748809814453f,
@@ -61,7 +61,7 @@ static float *normal_numbers(int64_t n, uint64_t seed) {
   return call.out[0].data;
 }
 
-/* --- golden bytes --------------------------------------------------------- */
+/* --- golden bytes -------------------------------------------------------- */
 
 static void check_golden(lk_format format, const char *head, uint64_t packed,
                          uint64_t absmax, uint64_t values) {
@@ -91,7 +91,7 @@ static void test_golden_fp4(void) {
                0xe6e1833176eaf4c9, 0x97a77fa79051274f, 0x99651217a856e221);
 }
 
-/* --- golden.json's small cases -------------------------------------------- */
+/* --- golden.json's small cases ------------------------------------------- */
 
 static char *golden_text(void) {
   FILE *file = fopen("tests/reference/golden.json", "rb");
@@ -160,7 +160,7 @@ static void test_golden_corners(void) {
   }
 }
 
-/* --- the error table ------------------------------------------------------ */
+/* --- the error table ----------------------------------------------------- */
 
 static double relative_error(const float *x, const float *y, int64_t n) {
   double error = 0, power = 0;
@@ -206,7 +206,7 @@ static void test_error_table(void) {
   }
 }
 
-/* --- the other formats against their definitions -------------------------- */
+/* --- the other formats against their definitions ------------------------- */
 
 static void test_int(void) {
   enum { N = 203, B = 64 };
@@ -393,7 +393,7 @@ static void test_extremes(void) {
   for (int i = 128; i < 192; i++) CHECK(isnan(y[i]), "[%d] hides a NaN", i);
 }
 
-/* --- NF4R ----------------------------------------------------------------- */
+/* --- NF4R ---------------------------------------------------------------- */
 
 static lk_call encoded(float *w, int64_t n, bool residual, int64_t block,
                        bool search, bool stochastic, uint32_t step) {
@@ -454,9 +454,10 @@ static void check_encoding(const float *w, const lk_call *e, int64_t n,
 
 static void test_nf4r(void) {
   static const int64_t sizes[] = {1, 63, 64, 777, 5000};
+  static const int64_t blocks[] = {8, 64, 1000, 1032, 4096};
   for (int k = 0; k < 5; k++)
-    for (int64_t block = 32; block <= 512; block *= 16) {
-      int64_t n = sizes[k];
+    for (int b = 0; b < 5; b++) {
+      int64_t n = sizes[k], block = blocks[b];
       float *w = ops_numbers(n, 20 + (uint64_t)k, .1f);
       if (n > 200) memset(w + 64, 0, 64 * sizeof *w);
       lk_call e = encoded(w, n, true, block, false, false, 9);
