@@ -126,11 +126,23 @@ local function train(sweep, run, assignment, decided)
   return out
 end
 
-local function body(sweep, e, assignment, began)
-  local lock = host.lock(assignment.run .. "/lock", 10)
-  if not lock then
-    fail.raise("error", "another process holds %s/lock", assignment.run)
+local PATIENCE = 10 -- seconds for an earlier process of the run to end
+
+-- The run's lock. A process of an earlier sweep that still holds it after a
+-- while is ended, if it is the one that took it.
+local function lock_run(folder)
+  local path = folder .. "/lock"
+  local lock, message, code, pid, start = host.lock(path, PATIENCE)
+  if lock then return lock end
+  if code == "busy" and pid then
+    host.process.signal(pid, start, "KILL")
+    lock, message, code = host.lock(path, PATIENCE)
   end
+  return lock or fail.raise(code or "error", "%s", tostring(message))
+end
+
+local function body(sweep, e, assignment, began)
+  local _ <close> = lock_run(assignment.run)
   local run = prepare(sweep, e, assignment)
   run.began = began
   if sweep.hooks.on_start then sweep.hooks.on_start(e) end
@@ -143,7 +155,7 @@ local function body(sweep, e, assignment, began)
   return train(sweep, run, assignment, decided)
 end
 
-local CODES = { oom = "oom", nan = "nan", disk = "disk",
+local CODES = { oom = "oom", nan = "nan", disk = "disk", io = "disk",
   interrupted = "interrupted" }
 
 local function failure(err)

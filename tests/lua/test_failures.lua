@@ -82,6 +82,40 @@ check.case("the others are unchanged to the bit", function()
   host.file.remove_tree(alone)
 end)
 
+-- Start the child of `m_last` by hand, with the n-th write made to fail.
+local function child_with_failing_write(n)
+  local s = require("llm.state").read(root .. "/out/journal.jsonl")
+  local folder = ("%s/hand%d"):format(root, n)
+  host.file.mkdir(folder)
+  for _, part in ipairs { "train", "validation" } do
+    s.data[part].path = host.file.realpath(root .. "/" .. s.data[part].path)
+  end
+  local p = host.process.spawn { host.process.executable(), "--experiment",
+    "m_last", "sweep.lua", cwd = root, stdin = "pipe", stdout = "pipe",
+    stderr = "pipe", env = { LLMHOST_FAIL_WRITE = tostring(n) } }
+  p:write(host.json.encode { run = folder, data = s.data, mode = "train",
+    decided = s.experiments.m_last.decided, configuration = "x" } .. "\n")
+  local _, out = micro.finish(p)
+  local result = out:match '([^\n]*"event":"result"[^\n]*)'
+  return result and host.json.decode(result).result, folder
+end
+
+check.case("a failing disk ends the run as disk, whatever the write",
+  function()
+    local failures = 0
+    for n = 1, 200, 9 do
+      local r, folder = child_with_failing_write(n)
+      check.truthy(r, "no result with write " .. n)
+      if r.status == "ok" then break end
+      failures = failures + 1
+      check.equal(r.status, "disk", tostring(r.error))
+      local latest, state = require("llm.checkpoint").latest(folder)
+      check.truthy(not latest or state.step >= 1)
+      host.file.remove_tree(folder)
+    end
+    check.truthy(failures > 1, "only " .. failures .. " writes failed")
+  end)
+
 check.case("nothing fits: exit code 3", function()
   local none = micro.folder "none"
   micro.script(none, '{ name = "a" }')
