@@ -18,7 +18,7 @@ typedef struct schulz_state {
 } schulz_state;
 
 enum {
-  SCHULZ_TILE = 128,  /* rows of a tile of a symmetric product */
+  SCHULZ_TILE = 96,   /* rows of a tile of a symmetric product */
   SCHULZ_BAND = 64    /* rows of x that are read or written together */
 };
 
