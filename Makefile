@@ -5,7 +5,7 @@ VARIANT  ?= release#   release debug asan tsan: each in build/VARIANT
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 JOBS     ?= $(shell nproc 2>/dev/null || echo 1)
-GPU_ARCH ?= all#       all, native, or compute capabilities: "80 90"
+GPU_ARCH ?= auto#      auto, native, all, or compute capabilities: "80 90"
 BLAS     ?=#           a pkg-config module to prefer: BLAS=blis make configure
 ARGS     ?=#           passed on by sweep and bench: ARGS="train.minutes=1"
 T        ?=#           test: only the programs whose names contain these words
@@ -56,16 +56,30 @@ LEVEL    := $(wildcard kernels/cpu/level.c)
 LEVELED  := $(LEVEL) $(if $(LEVEL),$(addprefix kernels/cpu/,$(shell \
   awk -F '"' '/include "[^"]*[.]c"/ { print $$2 }' $(LEVEL))))
 
+, := ,
+
 # CUDA: the architectures that both we and this nvcc know; newest also as PTX.
+# auto: native where there is a GPU, else one of them.
 CUDA_OURS := 80 86 89 90 100 120
 CUDA_ALL  := $(filter $(CUDA_KNOWN),$(CUDA_OURS))
-CUDA_WANT := $(if $(filter all,$(GPU_ARCH)),$(CUDA_ALL),$(GPU_ARCH))
+CUDA_SET  := $(strip $(GPU_ARCH))
+ifeq ($(CUDA_SET),auto)
+  CUDA_SET := $(if $(wildcard /dev/nvidiactl),native,90)
+endif
+ifeq ($(CUDA_SET),native)
+  CUDA_SET := $(or $(sort $(subst .,,$(shell nvidia-smi \
+    --query-gpu=compute_cap --format=csv$(,)noheader 2>/dev/null))),all)
+endif
+CUDA_WANT := $(if $(filter all,$(CUDA_SET)),$(CUDA_ALL),$(CUDA_SET))
 CUDA_CODE = $(foreach a,$(CUDA_WANT:90=90a),\
   -gencode arch=compute_$a,code=sm_$a) \
   -gencode arch=compute_$(lastword $(CUDA_WANT)),code=compute_$(lastword \
   $(CUDA_WANT))
-NVCCFLAGS = -std=c++17 -O3 -lineinfo -Xcompiler -fPIC,-Wall \
-  $(if $(filter native,$(GPU_ARCH)),-arch=native,$(CUDA_CODE))
+NVCCFLAGS = -std=c++17 -O3 -lineinfo \
+  -Xcompiler -fPIC,-Wall,-fvisibility=hidden $(CUDA_CODE)
+# Products and sums are contracted only where speed needs it: elsewhere the
+# bits are the CPU's.
+CUDA_FMA := attention% loss
 
 # --- what there is to build ------------------------------------------------
 SOURCES := $(filter-out host/main.c $(LEVELED),$(wildcard kernels/*/*.c \
@@ -76,7 +90,7 @@ PROGRAM := $(if $(wildcard host/main.c),$(BUILD)/llmhost \
              $(if $(filter release,$(VARIANT)),build/llmhost))
 CHART   := $(if $(HAVE_PLOT),$(if $(HAVE_STB),$(if $(wildcard plots/*.c),\
              $(BUILD)/chart.so)))
-CUDA    := $(if $(HAVE_CUDA),$(if $(wildcard kernels/cuda/*.cu),\
+CUDA    := $(if $(HAVE_CUDA),$(if $(filter release,$(VARIANT)),\
              $(BUILD)/llmhost_cuda.so))
 # A test's tier is its name's first word. Files of tests/c without a main()
 # are linked to every test.
@@ -136,12 +150,14 @@ $(BUILD)/chart.so: $(CHART_OBJECTS)
 CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/llmhost_cuda.so: $(CUDA_OBJECTS)
 	@echo "  link  $@"
-	$(Q)$(HAVE_CUDA) -shared -o $@ $^ -lcublasLt -lcublas
+	$(Q)$(HAVE_CUDA) -ccbin $(CC) -shared -o $@ $^ -lcublasLt -Xlinker \
+	  -rpath,$(patsubst %/bin/nvcc,%/lib64,$(HAVE_CUDA))
 
 $(BUILD)/%.cu.o: %.cu $(BUILD)/flags.cuda
 	@mkdir -p $(@D)
-	@echo "  nvcc  $< ($(strip $(GPU_ARCH)): $(CUDA_WANT))"
-	$(Q)$(HAVE_CUDA) $(NVCCFLAGS) -ccbin $(CC) -MMD -MP -c -o $@ $<
+	@echo "  nvcc  $< ($(CUDA_WANT))"
+	$(Q)$(HAVE_CUDA) $(NVCCFLAGS) $(if $(filter $(CUDA_FMA),$(*F)),,\
+	  -fmad=false) -ccbin $(CC) -MMD -MP -c -o $@ $<
 
 # tests/c/NAME.c -> build/VARIANT/tests/NAME
 $(BUILD)/tests/%: $(BUILD)/tests/c/%.o $(HELPERS:%.c=$(BUILD)/%.o) $(OBJECTS)

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "modules.h"
+#include "plugin.h"
 
 #include "../version.h"
 
@@ -204,6 +205,7 @@ static void make_state(lua_State *L) {
 
 int luaopen_gpu(lua_State *L) {
   lk_backend_register(lk_cpu_backend());
+  lh_plugin_load();
   make_state(L);
   lua_newtable(L);
   lh_register(L, "gpu", functions);

@@ -121,6 +121,13 @@ typedef struct lk_backend {
                     int64_t bytes);
   lk_status (*zero)(lk_context *context, void *data, int64_t bytes);
   lk_status (*synchronize)(lk_context *context);
+  /* All or none: from record_begin to record_end kernels are noted down, not
+   * run; replay runs them. Where that cannot be, record_end gives
+   * LK_UNSUPPORTED and leaves the context usable. */
+  lk_status (*record_begin)(lk_context *context);
+  lk_status (*record_end)(lk_context *context, void **recording);
+  lk_status (*replay)(lk_context *context, void *recording);
+  void (*forget)(lk_context *context, void *recording);
   lk_kernel kernels[LK_OP_COUNT];
 } lk_backend;
 

@@ -43,23 +43,29 @@ int64_t lk_scratch_sum_to(const lk_profile *profile, const lk_call *call) {
   return rest * 4 * 2 + (rest + pieces(n)) * 8;
 }
 
-/* The CPU adds a product to bf16 through an f32 copy of it. */
+/* A product of f32 operands goes to a 16-bit result through an f32 copy. */
 int64_t lk_scratch_matmul(const lk_profile *profile, const lk_call *call) {
   const lk_tensor *y = &call->out[0];
-  if (!is_cpu(profile) || y->dtype == LK_F32) return 0;
+  (void)profile;
+  if (call->in[0].dtype != LK_F32 || y->dtype == LK_F32) return 0;
   return lk_tensor_count(y) * 4;
 }
 
+int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows) {
+  return is_cpu(profile) ? lk_row_parts(rows)
+                         : smaller((rows + 7) / 8, LK_CUDA_ROW_PARTS);
+}
+
 /* One row of f32 a part. */
-static int64_t row_parts_bytes(const lk_tensor *x, int64_t width) {
+static int64_t row_parts_bytes(const lk_profile *profile, const lk_tensor *x,
+                               int64_t width) {
   int64_t rows = lk_tensor_count(x) / columns(x);
-  return lk_row_parts(rows) * width * 4;
+  return lk_row_parts_of(profile, rows) * width * 4;
 }
 
 int64_t lk_scratch_bias_backward(const lk_profile *profile,
                                  const lk_call *call) {
-  (void)profile;
-  return row_parts_bytes(&call->in[0], columns(&call->in[0]));
+  return row_parts_bytes(profile, &call->in[0], columns(&call->in[0]));
 }
 
 /* CUDA: positions sorted by id, one count a row of the table, one index a
@@ -73,14 +79,12 @@ int64_t lk_scratch_embed_backward(const lk_profile *profile,
 
 int64_t lk_scratch_rmsnorm_backward(const lk_profile *profile,
                                     const lk_call *call) {
-  (void)profile;
-  return row_parts_bytes(&call->in[0], columns(&call->in[0]));
+  return row_parts_bytes(profile, &call->in[0], columns(&call->in[0]));
 }
 
 int64_t lk_scratch_head_norm_backward(const lk_profile *profile,
                                       const lk_call *call) {
-  (void)profile;
-  return row_parts_bytes(&call->in[0], 2 * call->attr.width);
+  return row_parts_bytes(profile, &call->in[0], 2 * call->attr.width);
 }
 
 /* A lane of the CPU: `count` blocks of query rows against a strip of keys. */
@@ -120,11 +124,6 @@ int64_t lk_scratch_head_loss_train(const lk_profile *profile,
   return logits_bytes(call);
 }
 
-int64_t lk_scratch_metrics(const lk_profile *profile, const lk_call *call) {
-  if (is_cpu(profile)) return 0;
-  return pieces(lk_tensor_count(&call->in[0])) * 16;
-}
-
 int64_t lk_scratch_sum_squares(const lk_profile *profile,
                                const lk_call *call) {
   (void)profile;
@@ -132,8 +131,8 @@ int64_t lk_scratch_sum_squares(const lk_profile *profile,
 }
 
 /* For k matrices of r x c (r <= c): x, xx' and its polynomial; on the CPU in
- * f32 with one stripe of columns a lane, on CUDA in u's dtype with a second
- * x. */
+ * f32 with one stripe of columns a lane, on CUDA in u's dtype (o is the second
+ * x unless it has another dtype) with parts of norms. */
 int64_t lk_scratch_newton_schulz(const lk_profile *profile,
                                  const lk_call *call) {
   const lk_shape *s = &call->in[0].shape;
@@ -143,8 +142,11 @@ int64_t lk_scratch_newton_schulz(const lk_profile *profile,
   if (is_cpu(profile))
     return (k * (r * c + 2 * r * r) +
             (int64_t)profile->lanes * r * LK_NS_COLUMNS) * 4;
-  return k * lk_dtype_bytes(call->in[0].dtype, 2 * r * c + 2 * r * r) +
-         k * 4;
+  lk_dtype dtype = call->in[0].dtype;
+  int64_t copies = call->out[0].dtype == dtype ? 1 : 2;
+  return 2 * lk_ns_aligned(lk_dtype_bytes(dtype, k * r * r)) +
+         copies * lk_ns_aligned(lk_dtype_bytes(dtype, k * r * c)) +
+         k * LK_NS_PARTS * 4;
 }
 
 /* CUDA keeps partial maxima for formats with a tensor-wide scale. */

@@ -20,7 +20,6 @@
   SCRATCH(attention_backward)   \
   SCRATCH(head_loss)            \
   SCRATCH(head_loss_train)      \
-  SCRATCH(metrics)              \
   SCRATCH(sum_squares)          \
   SCRATCH(newton_schulz)        \
   SCRATCH(quantize)
@@ -45,11 +44,22 @@ static inline int64_t lk_row_parts(int64_t rows) {
   return parts < LK_ROW_PARTS ? parts : LK_ROW_PARTS;
 }
 
+/* The same on a backend: CUDA has as many parts as keep a large device busy. */
+enum { LK_CUDA_ROW_PARTS = 512 };
+int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows);
+
 /* The CPU's attention works on this many query rows against a strip of at most
  * this many keys. */
 enum { LK_ATTENTION_ROWS = 64, LK_ATTENTION_KEYS = 512 };
 
 /* Tiles of the CPU's Newton-Schulz: columns that are replaced at a time. */
 enum { LK_NS_COLUMNS = 256 };
+
+/* CUDA's Newton-Schulz: parts that a matrix's norm is summed in, and where its
+ * pieces of scratch may begin. */
+enum { LK_NS_PARTS = 64 };
+static inline int64_t lk_ns_aligned(int64_t bytes) {
+  return (bytes + 255) / 256 * 256;
+}
 
 #endif

@@ -1,0 +1,130 @@
+/* SiLU and gated SiLU with dropout, and their gradients: one pass each. In f32
+ * by the formulas of base/math.h; 16-bit types, which round far more, take the
+ * hardware's exponential. */
+#include "device.cuh"
+
+static __device__ __forceinline__ float sigmoid_of(bool exact, float x) {
+  return exact ? lk_sigmoid(x) : __fdividef(1.0f, 1.0f + __expf(-x));
+}
+
+/* x · sigmoid(x); −0 far below, as the exact one. */
+static __device__ __forceinline__ float silu_of(bool exact, float x) {
+  return exact ? lk_silu(x) : x * sigmoid_of(false, x);
+}
+
+static __device__ __forceinline__ float slope_of(bool exact, float x) {
+  float s = sigmoid_of(exact, x);
+  return s + s * x * (1.0f - s);
+}
+
+struct silu_each {
+  view x, y;
+  drops d;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float v[8];
+    bool exact = x.dtype == LK_F32;
+    view_load(x, i, n, whole, v);
+    for (int j = 0; j < 8; j++) v[j] = silu_of(exact, v[j]);
+    drops_apply(d, i, v);
+    view_store(y, i, n, whole, v);
+  }
+};
+
+lk_status cuda_silu(lk_context *context, const lk_call *call) {
+  int64_t count = lk_tensor_count(&call->in[0]);
+  silu_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
+                 drops_of(&call->in[1], &call->attr, count)};
+  return cuda_each(context, call, count, view_whole(f.x) && view_whole(f.y),
+                   f);
+}
+
+struct silu_backward_each {
+  view dy, x, dx;
+  drops d;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float v[8], g[8];
+    bool exact = x.dtype == LK_F32;
+    view_load(dy, i, n, whole, g);
+    view_load(x, i, n, whole, v);
+    drops_apply(d, i, g);
+    for (int j = 0; j < 8; j++) g[j] *= slope_of(exact, v[j]);
+    view_store(dx, i, n, whole, g);
+  }
+};
+
+lk_status cuda_silu_backward(lk_context *context, const lk_call *call) {
+  int64_t count = lk_tensor_count(&call->in[0]);
+  silu_backward_each f = {view_of(&call->in[0]), view_of(&call->in[1]),
+                          view_of(&call->out[0]),
+                          drops_of(&call->in[2], &call->attr, count)};
+  bool whole = view_whole(f.dy) && view_whole(f.x) && view_whole(f.dx);
+  return cuda_each(context, call, count, whole, f);
+}
+
+/* --- gated -------------------------------------------------------------- */
+
+/* Rows of `width` results; x has twice as many. */
+struct gated_row {
+  view x, y;
+  drops d;
+  int64_t width;
+  bool whole;
+  __device__ void operator()(int64_t row, int64_t unit) const {
+    float a[8], b[8];
+    int64_t c = unit * 8, i = row * 2 * width + c, left = width - c;
+    int n = left < 8 ? (int)left : 8;
+    bool exact = x.dtype == LK_F32;
+    view_load(x, i, n, whole, a);
+    view_load(x, i + width, n, whole, b);
+    for (int j = 0; j < 8; j++) a[j] = silu_of(exact, a[j]) * b[j];
+    drops_apply(d, row * width + c, a);
+    view_store(y, row * width + c, n, whole, a);
+  }
+};
+
+lk_status cuda_gated_silu(lk_context *context, const lk_call *call) {
+  const lk_tensor *y = &call->out[0];
+  int64_t count = lk_tensor_count(y), width = cuda_columns(y);
+  gated_row f = {view_of(&call->in[0]), view_of(y),
+                 drops_of(&call->in[1], &call->attr, count), width,
+                 width % 8 == 0};
+  f.whole = f.whole && view_whole(f.x) && view_whole(f.y);
+  return cuda_rows(context, call, count / width, cuda_pieces(width, 8), f);
+}
+
+/* g = keep · dy; da = g · b · silu'(a), db = g · silu(a) */
+struct gated_backward_row {
+  view dy, x, dx;
+  drops d;
+  int64_t width;
+  bool whole;
+  __device__ void operator()(int64_t row, int64_t unit) const {
+    float a[8], b[8], g[8];
+    int64_t c = unit * 8, i = row * 2 * width + c, left = width - c;
+    int n = left < 8 ? (int)left : 8;
+    bool exact = x.dtype == LK_F32;
+    view_load(dy, row * width + c, n, whole, g);
+    view_load(x, i, n, whole, a);
+    view_load(x, i + width, n, whole, b);
+    drops_apply(d, row * width + c, g);
+    for (int j = 0; j < 8; j++) {
+      float sigmoid = sigmoid_of(exact, a[j]), silu = a[j] * sigmoid;
+      a[j] = g[j] * b[j] * (sigmoid + silu * (1.0f - sigmoid));
+      b[j] = g[j] * silu;
+    }
+    view_store(dx, i, n, whole, a);
+    view_store(dx, i + width, n, whole, b);
+  }
+};
+
+lk_status cuda_gated_silu_backward(lk_context *context, const lk_call *call) {
+  const lk_tensor *dy = &call->in[0];
+  int64_t count = lk_tensor_count(dy), width = cuda_columns(dy);
+  gated_backward_row f = {view_of(dy), view_of(&call->in[1]),
+                          view_of(&call->out[0]),
+                          drops_of(&call->in[2], &call->attr, count), width,
+                          width % 8 == 0};
+  f.whole = f.whole && view_whole(f.dy) && view_whole(f.x) &&
+            view_whole(f.dx);
+  return cuda_rows(context, call, count / width, cuda_pieces(width, 8), f);
+}

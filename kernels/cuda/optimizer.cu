@@ -1,0 +1,359 @@
+/* Optimizers: gradients gathered, measured and applied. Formulas by element are
+ * those of base/update.h; what a step needs of `control` is read on the device,
+ * so that a recorded step can be replayed. */
+#include "blocks.cuh"
+
+/* --- gathering and measuring ---------------------------------------------- */
+
+struct accumulate_each {
+  view x, y;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float a[8], b[8];
+    view_load(y, i, n, whole, a);
+    view_load(x, i, n, whole, b);
+    for (int j = 0; j < 8; j++) a[j] += b[j];
+    view_store(y, i, n, whole, a);
+  }
+};
+
+lk_status cuda_accumulate(lk_context *context, const lk_call *call) {
+  accumulate_each f = {view_of(&call->in[0]), view_of(&call->out[0])};
+  return cuda_each(context, call, lk_tensor_count(&call->in[0]),
+                   view_whole(f.x) && view_whole(f.y), f);
+}
+
+typedef struct squares_args {
+  view g;
+  double *partial;
+  unsigned *counter;
+  float *slot, *control;
+  int64_t count;
+  bool whole;
+} squares_args;
+
+/* A block a piece; the last one to finish adds the pieces, in order. */
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_sum_squares(squares_args a) {
+  __shared__ double room[33];
+  int64_t first = (int64_t)blockIdx.x * LK_SUM_PIECE;
+  int64_t last = first + LK_SUM_PIECE < a.count ? first + LK_SUM_PIECE
+                                                : a.count;
+  float part = 0, v[8];
+#pragma unroll 4
+  for (int64_t i = first + threadIdx.x * 8; i < last;
+       i += CUDA_THREADS * 8) {
+    int n = last - i < 8 ? (int)(last - i) : 8;
+    view_load(a.g, i, n, a.whole && n == 8, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) part += v[j] * v[j];
+  }
+  double sum = block_sum((double)part, room);
+  if (threadIdx.x == 0) a.partial[blockIdx.x] = sum;
+  if (!last_block(a.counter, gridDim.x)) return;
+  sum = 0;
+  for (unsigned i = threadIdx.x; i < gridDim.x; i += CUDA_THREADS)
+    sum += __ldcg(&a.partial[i]);
+  sum = block_sum(sum, room);
+  if (threadIdx.x != 0) return;
+  double scale = (double)a.control[LK_CONTROL_LOSS_SCALE];
+  float total = (float)(sum / (scale * scale));
+  *a.slot = total;
+  if (!(total < INFINITY)) a.control[LK_CONTROL_FINITE] = 0.0f;
+}
+
+lk_status cuda_sum_squares(lk_context *context, const lk_call *call) {
+  squares_args a = {view_of(&call->in[0]), (double *)call->scratch,
+                    cuda_of(context)->counters,
+                    (float *)call->out[0].data + call->attr.index,
+                    (float *)call->out[1].data,
+                    lk_tensor_count(&call->in[0]), false};
+  a.whole = view_whole(a.g);
+  k_sum_squares<<<(unsigned)cuda_pieces(a.count, LK_SUM_PIECE), CUDA_THREADS,
+                  0, cuda_stream(context)>>>(a);
+  return cuda_launched(context, call);
+}
+
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_clip(const float *slots, int64_t count, float *control) {
+  __shared__ double room[33];
+  double sum = 0;
+  for (int64_t i = threadIdx.x; i < count; i += CUDA_THREADS)
+    sum += (double)slots[i];
+  sum = block_sum(sum, room);
+  if (threadIdx.x != 0) return;
+  float norm = (float)sqrt(sum), factor = control[LK_CONTROL_CLIP] / norm;
+  control[LK_CONTROL_NORM] = norm;
+  control[LK_CONTROL_FACTOR] = factor < 1.0f ? factor : 1.0f;
+}
+
+lk_status cuda_clip(lk_context *context, const lk_call *call) {
+  k_clip<<<1, CUDA_THREADS, 0, cuda_stream(context)>>>(
+      (const float *)call->in[0].data, lk_tensor_count(&call->in[0]),
+      (float *)call->out[0].data);
+  return cuda_launched(context, call);
+}
+
+/* --- AdamW, SGD ----------------------------------------------------------- */
+
+/* Tensors of an update; m, v, copy may be absent. */
+typedef struct update_args {
+  view g, w, m, v, copy;
+  const float *control;
+  int64_t count;
+  bool whole;
+} update_args;
+
+static update_args update_of(const lk_call *call) {
+  update_args a = {};
+  a.g = view_of(&call->in[0]);
+  a.w = view_of(&call->out[0]);
+  a.control = (const float *)call->in[1].data;
+  a.count = lk_tensor_count(&call->in[0]);
+  return a;
+}
+
+static void update_align(update_args *a) {
+  a->whole = view_whole(a->g) && view_whole(a->w) && view_whole(a->m) &&
+             view_whole(a->v) && view_whole(a->copy);
+}
+
+/* The clipping factor over the loss scale. */
+static __device__ float update_scale(const float *control, int factor) {
+  return control[factor] / control[LK_CONTROL_LOSS_SCALE];
+}
+
+enum { UPDATE_TURNS = 4 }; /* groups a thread updates */
+
+static unsigned update_blocks(int64_t count) {
+  return (unsigned)cuda_pieces(count, UPDATE_TURNS * CUDA_THREADS * 8);
+}
+
+/* The group of this thread's turn t; false past the end. */
+static __device__ bool update_group(const update_args &a, int t, int64_t *i,
+                                    int *n, bool *whole) {
+  *i = (((int64_t)blockIdx.x * UPDATE_TURNS + t) * CUDA_THREADS +
+        threadIdx.x) * 8;
+  if (*i >= a.count) return false;
+  *n = a.count - *i < 8 ? (int)(a.count - *i) : 8;
+  *whole = a.whole && *n == 8;
+  return true;
+}
+
+/* Stepping `lr` and so on: doubles, computed once a block. */
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_adamw(update_args a, lk_attr attr) {
+  __shared__ lk_adamw step;
+  const float *control = a.control;
+  if (control[LK_CONTROL_FINITE] == 0.0f) return;
+  if (threadIdx.x == 0)
+    step = lk_adamw_begin(attr.lr, attr.beta1, attr.beta2, attr.eps,
+                          attr.decay, control[LK_CONTROL_RATE],
+                          update_scale(control, LK_CONTROL_FACTOR),
+                          control[LK_CONTROL_STEP]);
+  __syncthreads();
+  const lk_adamw s = step;
+  for (int t = 0; t < UPDATE_TURNS; t++) {
+    int64_t i;
+    int n;
+    bool whole;
+    float g[8], w[8], m[8], v[8];
+    if (!update_group(a, t, &i, &n, &whole)) return;
+    view_load(a.g, i, n, whole, g);
+    view_load(a.w, i, n, whole, w);
+    view_load(a.m, i, n, whole, m);
+    view_load(a.v, i, n, whole, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      w[j] = lk_adamw_step(&s, w[j], g[j], &m[j], &v[j]);
+    view_store(a.w, i, n, whole, w);
+    view_store(a.m, i, n, whole, m);
+    view_store(a.v, i, n, whole, v);
+    if (a.copy.data) view_store(a.copy, i, n, whole, w);
+  }
+}
+
+lk_status cuda_adamw(lk_context *context, const lk_call *call) {
+  update_args a = update_of(call);
+  a.m = view_of(&call->out[1]);
+  a.v = view_of(&call->out[2]);
+  a.copy = view_of(&call->out[3]);
+  update_align(&a);
+  k_adamw<<<update_blocks(a.count), CUDA_THREADS, 0, cuda_stream(context)>>>(
+      a, call->attr);
+  return cuda_launched(context, call);
+}
+
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_sgd(update_args a, lk_attr attr) {
+  const float *control = a.control;
+  if (control[LK_CONTROL_FINITE] == 0.0f) return;
+  const lk_sgd s = lk_sgd_begin(attr.lr, attr.beta1, attr.decay,
+                                attr.nesterov, control[LK_CONTROL_RATE],
+                                update_scale(control, LK_CONTROL_FACTOR));
+  for (int t = 0; t < UPDATE_TURNS; t++) {
+    int64_t i;
+    int n;
+    bool whole;
+    float g[8], w[8], m[8] = {0};
+    if (!update_group(a, t, &i, &n, &whole)) return;
+    view_load(a.g, i, n, whole, g);
+    view_load(a.w, i, n, whole, w);
+    if (a.m.data) view_load(a.m, i, n, whole, m);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      w[j] = a.m.data ? lk_sgd_step(&s, w[j], g[j], &m[j])
+                      : lk_sgd_plain(&s, w[j], g[j]);
+    if (a.m.data) view_store(a.m, i, n, whole, m);
+    view_store(a.w, i, n, whole, w);
+    if (a.copy.data) view_store(a.copy, i, n, whole, w);
+  }
+}
+
+lk_status cuda_sgd(lk_context *context, const lk_call *call) {
+  update_args a = update_of(call);
+  a.m = view_of(&call->out[1]);
+  a.copy = view_of(&call->out[2]);
+  update_align(&a);
+  k_sgd<<<update_blocks(a.count), CUDA_THREADS, 0, cuda_stream(context)>>>(
+      a, call->attr);
+  return cuda_launched(context, call);
+}
+
+/* --- Muon ----------------------------------------------------------------- */
+
+/* m and u of a group from its gradient g, which is scaled here; u in g. */
+static __device__ __forceinline__ void muon_group(float scale, float rest,
+                                                  float g[8], float m[8]) {
+#pragma unroll
+  for (int j = 0; j < 8; j++) {
+    float scaled = g[j] * scale;
+    m[j] = lk_muon_momentum(m[j], scaled, rest);
+    g[j] = lk_muon_direction(m[j], scaled, rest);
+  }
+}
+
+/* A stopped step has no direction: zeros, so that what follows is harmless. */
+struct muon_momentum_each {
+  view g, m, u;
+  const float *control;
+  float rest;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float d[8] = {0}, k[8];
+    bool stopped = control[LK_CONTROL_FINITE] == 0.0f;
+    if (!stopped) {
+      view_load(g, i, n, whole, d);
+      view_load(m, i, n, whole, k);
+      muon_group(update_scale(control, LK_CONTROL_MUON_FACTOR), rest, d, k);
+      view_store(m, i, n, whole, k);
+    }
+    view_store(u, i, n, whole, d);
+  }
+};
+
+lk_status cuda_muon_momentum(lk_context *context, const lk_call *call) {
+  muon_momentum_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
+                          view_of(&call->out[1]),
+                          (const float *)call->in[1].data,
+                          (float)(1.0 - call->attr.beta1)};
+  bool whole = view_whole(f.g) && view_whole(f.m) && view_whole(f.u);
+  return cuda_each(context, call, lk_tensor_count(&call->in[0]), whole, f);
+}
+
+typedef struct muon_int8 {
+  view g, u;
+  int8_t *m;
+  float *scale;
+  const float *control;
+  float rest;
+  bool whole;
+} muon_int8;
+
+/* The new momentum of a group under the block's old scale; u in g. */
+static __device__ void muon_int8_group(const muon_int8 &a, float old,
+                                       float factor, int64_t i, int n,
+                                       float g[8], float m[8]) {
+  bool whole = a.whole && n == 8;
+  view_load(a.g, i, n, whole, g);
+  if (whole) {
+    uint2 word = *(const uint2 *)(a.m + i);
+    const int8_t *byte = (const int8_t *)&word;
+#pragma unroll
+    for (int j = 0; j < 8; j++) m[j] = old * (float)byte[j];
+  } else {
+    for (int j = 0; j < 8; j++) m[j] = j < n ? old * (float)a.m[i + j] : 0.0f;
+  }
+  muon_group(factor, a.rest, g, m);
+}
+
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_muon_int8(block_walk w, muon_int8 a) {
+  bool stopped = a.control[LK_CONTROL_FINITE] == 0.0f;
+  block_place p = block_find(w);
+  float old = p.values > 0 ? a.scale[p.block] : 0.0f;
+  float factor = update_scale(a.control, LK_CONTROL_MUON_FACTOR);
+  float g[8] = {0}, m[8];
+  uint32_t most = 0;
+  for (int t = 0; t < w.turns; t++) {
+    int64_t i;
+    int n = block_group(w, p, t, &i);
+    if (n == 0) continue;
+    if (!stopped) muon_int8_group(a, old, factor, i, n, g, m);
+    view_store(a.u, i, n, a.whole && n == 8, g);
+    if (!stopped) most = amax_of(most, m, n);
+  }
+  if (stopped) return;
+  float fresh = lk_float_of_bits(lanes_amax(most, w.lanes)) / 127.0f;
+  lk_unit unit = lk_unit_of_scale(fresh);
+  for (int t = 0; t < w.turns; t++) {
+    int64_t i;
+    int n = block_group(w, p, t, &i);
+    if (n == 0) continue;
+    if (w.turns > 1) muon_int8_group(a, old, factor, i, n, g, m);
+    int32_t code[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      code[j] = lk_int_code(lk_unit_apply(unit, m[j]), 127.0f);
+    store_bytes((uint8_t *)a.m, i, n, a.whole, code);
+  }
+  if (p.first_lane && p.values > 0) a.scale[p.block] = fresh;
+}
+
+lk_status cuda_muon_momentum_int8(lk_context *context, const lk_call *call) {
+  muon_int8 a = {view_of(&call->in[0]), view_of(&call->out[2]),
+                 (int8_t *)call->out[0].data, (float *)call->out[1].data,
+                 (const float *)call->in[1].data,
+                 (float)(1.0 - call->attr.beta1), false};
+  a.whole = view_whole(a.g) && view_whole(a.u) && ((uintptr_t)a.m & 7) == 0;
+  block_walk w = block_walk_of(lk_tensor_count(&call->in[0]),
+                               call->attr.block);
+  k_muon_int8<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w, a);
+  return cuda_launched(context, call);
+}
+
+struct muon_update_each {
+  view o, w, copy;
+  const float *control;
+  double lr;
+  float scale, decay;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float d[8], v[8];
+    if (control[LK_CONTROL_FINITE] == 0.0f) return;
+    float rate = (float)(lr * (double)control[LK_CONTROL_RATE]);
+    view_load(o, i, n, whole, d);
+    view_load(w, i, n, whole, v);
+    for (int j = 0; j < 8; j++)
+      v[j] = lk_muon_step(v[j], d[j], rate, scale, decay);
+    view_store(w, i, n, whole, v);
+    if (copy.data) view_store(copy, i, n, whole, v);
+  }
+};
+
+lk_status cuda_muon_update(lk_context *context, const lk_call *call) {
+  const lk_attr *a = &call->attr;
+  muon_update_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
+                        view_of(&call->out[1]),
+                        (const float *)call->in[1].data, a->lr,
+                        (float)a->scale, (float)a->decay};
+  bool whole = view_whole(f.o) && view_whole(f.w) && view_whole(f.copy);
+  return cuda_each(context, call, lk_tensor_count(&call->in[0]), whole, f);
+}

@@ -1,0 +1,46 @@
+/* Operators that are nothing but random draws: dropout, randn. Draws are those
+ * of base/rng.h, bit for bit. */
+#include "device.cuh"
+
+struct dropout_each {
+  view x, y;
+  drops d;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float v[8];
+    view_load(x, i, n, whole, v);
+    drops_apply(d, i, v);
+    view_store(y, i, n, whole, v);
+  }
+};
+
+lk_status cuda_dropout(lk_context *context, const lk_call *call) {
+  int64_t count = lk_tensor_count(&call->in[0]);
+  dropout_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
+                    drops_of(&call->in[1], &call->attr, count)};
+  return cuda_each(context, call, count, view_whole(f.x) && view_whole(f.y),
+                   f);
+}
+
+struct randn_each {
+  const uint32_t *clock;
+  view y;
+  uint32_t stream;
+  float scale, value;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float v[8];
+    uint64_t seed = clock_seed(clock), block = (uint64_t)i / 4;
+    uint32_t step = clock[LK_CLOCK_STEP];
+    lk_rng_normal4(seed, block, stream, step, v);
+    lk_rng_normal4(seed, block + 1, stream, step, v + 4);
+    for (int j = 0; j < 8; j++) v[j] = value + scale * v[j];
+    view_store(y, i, n, whole, v);
+  }
+};
+
+lk_status cuda_randn(lk_context *context, const lk_call *call) {
+  const lk_tensor *y = &call->out[0];
+  randn_each f = {(const uint32_t *)call->in[0].data, view_of(y),
+                  (uint32_t)call->attr.stream, (float)call->attr.scale,
+                  (float)call->attr.value};
+  return cuda_each(context, call, lk_tensor_count(y), view_whole(f.y), f);
+}
