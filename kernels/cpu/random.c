@@ -12,7 +12,7 @@ typedef struct draw_source {
   uint64_t micro;   /* micro-batch within the step */
 } draw_source;
 
-enum { DRAW_TILE = 1024, DRAW_GROUP = 16 };
+enum { DRAW_TILE = 1024, DRAW_GROUP = 8 };
 
 /* Room for the draws of DRAW_TILE elements, wherever the first one falls. */
 typedef struct draw_buffer {
