@@ -87,23 +87,39 @@ int64_t lk_scratch_head_norm_backward(const lk_profile *profile,
   return row_parts_bytes(profile, &call->in[0], 2 * call->attr.width);
 }
 
-/* A lane of the CPU: `count` blocks of query rows against a strip of keys. */
-static int64_t attention_lanes(const lk_profile *profile, const lk_call *call,
-                               int64_t count) {
-  int64_t strip = smaller(LK_ATTENTION_KEYS, call->attr.seq);
-  return (int64_t)profile->lanes * count * LK_ATTENTION_ROWS * strip * 4;
+/* Packed heads are padded to the widest stripes, 32 floats. */
+static int64_t padded_width(const lk_attr *attr) {
+  return (attr->width + 31) / 32 * 32;
+}
+
+/* Keys and values of a strip, the part's sums, scores of six rows. */
+int64_t lk_scratch_attention_lane(const lk_attr *attr) {
+  int64_t padded = padded_width(attr);
+  return (LK_ATTENTION_KEYS * (attr->width + padded) +
+          LK_ATTENTION_ROWS * padded + 6 * LK_ATTENTION_STEP + 16) / 16 * 64;
+}
+
+/* Keys and values of a strip, packed both ways, with their gradients; a
+ * chunk's queries, output gradients and scores; six rows of dq. */
+int64_t lk_scratch_attention_back_lane(const lk_attr *attr) {
+  int64_t padded = padded_width(attr);
+  return (LK_ATTENTION_KEYS * (2 * attr->width + 3 * padded) +
+          2 * LK_ATTENTION_CHUNK * (padded + LK_ATTENTION_STEP) +
+          6 * padded + 16) / 16 * 64;
 }
 
 int64_t lk_scratch_attention(const lk_profile *profile, const lk_call *call) {
-  return is_cpu(profile) ? attention_lanes(profile, call, 1) : 0;
+  if (!is_cpu(profile)) return 0;
+  return profile->lanes * lk_scratch_attention_lane(&call->attr);
 }
 
-/* The probabilities and their gradient on the CPU; delta [B, H, T] =
+/* What lanes hold on the CPU; delta [B, H, T] =
  * rowsum(do · o) and dq in f32 on CUDA. */
 int64_t lk_scratch_attention_backward(const lk_profile *profile,
                                       const lk_call *call) {
   const lk_attr *a = &call->attr;
-  if (is_cpu(profile)) return attention_lanes(profile, call, 2);
+  if (is_cpu(profile))
+    return profile->lanes * lk_scratch_attention_back_lane(a);
   return a->batch * a->heads * a->seq * 4 * (1 + a->width);
 }
 

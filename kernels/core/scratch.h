@@ -48,9 +48,17 @@ static inline int64_t lk_row_parts(int64_t rows) {
 enum { LK_CUDA_ROW_PARTS = 512 };
 int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows);
 
-/* The CPU's attention works on this many query rows against a strip of at most
- * this many keys. */
-enum { LK_ATTENTION_ROWS = 64, LK_ATTENTION_KEYS = 512 };
+/* The CPU's attention: query rows of a part, keys of a strip, floats from one
+ * row of scores to the next, query rows at a time in the backward. */
+enum {
+  LK_ATTENTION_ROWS = 252,
+  LK_ATTENTION_KEYS = 256,
+  LK_ATTENTION_STEP = 272,
+  LK_ATTENTION_CHUNK = 36
+};
+/* Bytes that one lane of it holds: strips of packed keys and values, sums. */
+int64_t lk_scratch_attention_lane(const lk_attr *attr);
+int64_t lk_scratch_attention_back_lane(const lk_attr *attr);
 
 /* Tiles of the CPU's Newton-Schulz: columns that are replaced at a time. */
 enum { LK_NS_COLUMNS = 256 };
