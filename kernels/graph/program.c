@@ -16,7 +16,7 @@ lk_program_options lk_program_defaults(void) {
       .quantize_from = 1001, .fuse = -1, .fuse_group = 4};
 }
 
-/* --- compiling -------------------------------------------------------------------- */
+/* --- compiling ----------------------------------------------------------- */
 
 static void declare_weights(lk_program *p) {
   lk_weight_options plain = p->o.weights;
@@ -191,7 +191,7 @@ lk_status lk_program_rebatch(const lk_program *p, int64_t batch,
                         p->profile, other, error);
 }
 
-/* --- questions ----------------------------------------------------------------------- */
+/* --- questions ----------------------------------------------------------- */
 
 /* Bytes of state that belong to quantizable weights: their buffers, and their
  * gradients where those outlive a batch of the fused step. */
@@ -224,6 +224,10 @@ void lk_program_memory_of(const lk_program *p, lk_program_memory *m) {
   for (int i = 0; i < p->graphs; i++)
     if (p->plan[i].live_peak > live) live = p->plan[i].live_peak;
   m->live_peak += live;
+  int64_t held = p->profile->workspace; /* while the context lives */
+  m->peak += held;
+  m->live_peak += held;
+  m->category[LK_SCRATCH] += held;
 }
 
 void lk_program_count_of(const lk_program *p, lk_program_count *c) {

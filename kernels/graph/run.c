@@ -6,7 +6,7 @@
 #include <string.h>
 #include <time.h>
 
-/* --- counting ------------------------------------------------------------------- */
+/* --- counting ------------------------------------------------------------ */
 
 static int64_t align_up(int64_t bytes, int64_t alignment) {
   return (bytes + alignment - 1) / alignment * alignment;
@@ -40,7 +40,7 @@ void lk_needs_count(lk_store *store, const lk_profile *profile,
     needs->peak += needs->persistent[c];
 }
 
-/* --- addresses ------------------------------------------------------------------- */
+/* --- addresses ----------------------------------------------------------- */
 
 void *lk_machine_buffer(const lk_machine *m, int buffer) {
   const lk_buffer *b = &m->store->buffers[buffer];
@@ -81,7 +81,7 @@ static void resolve_call(const lk_machine *m, const lk_code *c, int n) {
       block_address(m, c->plan, c->plan->block_of_scratch[c->instr[n]]);
 }
 
-/* --- opening ------------------------------------------------------------------------ */
+/* --- opening ------------------------------------------------------------- */
 
 static bool code_open(lk_code *c, const lk_graph *g, const lk_plan *plan) {
   size_t n = (size_t)g->instr_count + 1;
@@ -101,7 +101,9 @@ static bool code_open(lk_code *c, const lk_graph *g, const lk_plan *plan) {
   return true;
 }
 
-static void code_close(lk_code *c) {
+static void code_close(lk_context *context, lk_code *c) {
+  for (int s = 0; s < LK_SECTION_COUNT; s++)
+    lk_record_forget(context, &c->recording[s]);
   free(c->calls);
   free(c->instr);
   free(c->seconds);
@@ -188,12 +190,12 @@ void lk_machine_close(lk_machine *m) {
     lk_memory_release(m->context->memory, m->needs.transient, m->arena);
   for (int b = 0; m->separate && b < m->separate_count; b++)
     if (m->separate[b]) release_separate(m, m->separate_plan, b);
-  for (int i = 0; i < m->codes; i++) code_close(&m->code[i]);
+  for (int i = 0; i < m->codes; i++) code_close(m->context, &m->code[i]);
   free(m->separate);
   memset(m, 0, sizeof *m);
 }
 
-/* --- running ---------------------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------- */
 
 static double now(void) {
   struct timespec t;
@@ -248,11 +250,29 @@ static lk_status run_one(lk_machine *m, lk_code *c, int n) {
   return m->mode == LK_RUN_ARENA ? LK_OK : end_lives(m, c, n);
 }
 
+typedef struct section_run {
+  lk_machine *machine;
+  lk_code *code;
+  lk_section section;
+} section_run;
+
+/* All calls of a section, one by one. */
+static lk_status run_section(void *state) {
+  const section_run *r = state;
+  lk_code *c = r->code;
+  for (int n = c->first[r->section]; n < c->end[r->section]; n++)
+    LK_TRY(run_one(r->machine, c, n));
+  return LK_OK;
+}
+
+/* Recorded where nobody looks at single calls. */
 lk_status lk_machine_run(lk_machine *m, int which, lk_section section) {
   lk_code *c = &m->code[which];
-  for (int n = c->first[section]; n < c->end[section]; n++)
-    LK_TRY(run_one(m, c, n));
-  return LK_OK;
+  const lk_tracer *t = &m->context->tracer;
+  section_run r = {m, c, section};
+  bool watched = m->profiling || t->before != NULL || t->after != NULL;
+  if (m->mode != LK_RUN_ARENA || watched) return run_section(&r);
+  return lk_record_run(m->context, &c->recording[section], run_section, &r);
 }
 
 lk_status lk_machine_upload(lk_machine *m, int buffer, const void *data,

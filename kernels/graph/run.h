@@ -4,6 +4,7 @@
 #define LK_GRAPH_RUN_H
 
 #include "plan.h"
+#include "record.h"
 #include "store.h"
 
 /* How hard a run looks at itself. */
@@ -21,6 +22,7 @@ typedef struct lk_code {
   lk_call *calls;                /* in the order of execution */
   int *instr;                    /* by call: the graph's instruction */
   int first[LK_SECTION_COUNT], end[LK_SECTION_COUNT];
+  lk_recording recording[LK_SECTION_COUNT];
   double *seconds;               /* by call, gathered while profiling */
   int64_t *runs;
 } lk_code;
