@@ -133,13 +133,22 @@ static void set_script_option(lua_State *L, const char *path) {
   lua_pop(L, 3);
 }
 
+/* Not every message of the loader says which file. */
+static int report_load(lua_State *L, const char *path) {
+  const char *message = lua_tostring(L, -1);
+  if (path && message && strstr(message, path) == NULL) {
+    lua_pushfstring(L, "%s: %s", path, message);
+  }
+  return lh_state_report(L);
+}
+
 /* Run the file, or standard input if name is NULL. */
 static int run_script(lua_State *L, const lh_arguments *a, const char *name) {
   lua_settop(L, 0);
   const char *path = name ? push_script_path(L, name) : NULL;
   if (path) set_script_option(L, path);
   int base = lua_gettop(L);
-  if (luaL_loadfilex(L, path, "t") != LUA_OK) return lh_state_report(L);
+  if (luaL_loadfilex(L, path, "t") != LUA_OK) return report_load(L, path);
   int n = a->script ? push_words(L, a) : 0;
   if (lh_state_call(L, n, LUA_MULTRET) != LUA_OK) return lh_state_report(L);
   int code = run_returned(L, base + 1);
@@ -202,6 +211,6 @@ int main(int argc, char **argv) {
     code = run_state(&arguments);
   }
   lh_arguments_free(&arguments);
-  if (fflush(stdout) != 0 && code == LH_EXIT_OK) code = LH_EXIT_FAILED;
-  return code;
+  bool lost = fflush(stdout) != 0 || ferror(stdout); /* a full disk */
+  return lost && code == LH_EXIT_OK ? LH_EXIT_FAILED : code;
 }

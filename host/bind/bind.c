@@ -8,7 +8,7 @@
 
 #define ERROR_META "llmhost.error"
 
-/* --- error objects --- */
+/* --- error objects ------------------------------------------------------- */
 
 /* error:__tostring() -> "where: message" */
 static int error_tostring(lua_State *L) {
@@ -105,7 +105,7 @@ void lh_check(lua_State *L, lk_status status, const lk_error *error) {
   if (status != LK_OK) lh_raise_error(L, error);
 }
 
-/* --- functions with documentation --- */
+/* --- functions with documentation ---------------------------------------- */
 
 static const char *type_name(const lh_option *o) {
   static const char *const names[] = {"integer", "number", "boolean",
@@ -175,7 +175,7 @@ void lh_register(lua_State *L, const char *module, const lh_function *list) {
   lh_document(L, module, list);
 }
 
-/* --- checkers --- */
+/* --- checkers ------------------------------------------------------------ */
 
 int64_t lh_check_integer(lua_State *L, int index, const char *what,
                          int64_t least, int64_t most) {
@@ -193,6 +193,20 @@ int64_t lh_check_integer(lua_State *L, int index, const char *what,
   }
   lh_raise(L, LK_ARGUMENT, "%s must be from %lld to %lld, got %lld", what,
            (long long)least, (long long)most, (long long)n);
+}
+
+const char *lh_check_path(lua_State *L, int index) {
+  size_t size;
+  if (lua_type(L, index) != LUA_TSTRING) {
+    lh_raise(L, LK_ARGUMENT, "a path must be a string, got %s",
+             lh_show(L, index));
+  }
+  const char *path = lua_tolstring(L, index, &size);
+  if (strlen(path) != size || size == 0) {
+    lh_raise(L, LK_ARGUMENT, size ? "a path must not hold a zero byte"
+                                  : "a path must not be empty");
+  }
+  return path;
 }
 
 const char *lh_show(lua_State *L, int index) {

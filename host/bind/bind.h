@@ -11,7 +11,7 @@
 
 #include "../../kernels/base/status.h"
 
-/* --- errors ------------------------------------------------------------
+/* --- errors ----------------------------------------------------------------
  * Programmer errors raise an error object: a table with `code` (the status
  * word), `message` and `where` ("script.lua:12"), whose __tostring gives
  * "script.lua:12: message". The position is that of the innermost Lua function
@@ -34,7 +34,7 @@ int lh_raise_text(lua_State *L, const char *code, const char *message)
  * end). Chunks below its lua/ and plots/ are the library's; unset, none is. */
 #define LH_ROOT_FIELD "llmhost.root"
 
-/* --- option tables ----------------------------------------------------- */
+/* --- option tables ------------------------------------------------------- */
 typedef enum lh_type {
   LH_INTEGER,  /* int64_t  */
   LH_NUMBER,   /* double   */
@@ -67,7 +67,7 @@ void lh_options(lua_State *L, int index, const char *who,
  * none is near enough to be meant. */
 const char *lh_nearest(const char *word, const char *const *words);
 
-/* --- functions with documentation -------------------------------------- */
+/* --- functions with documentation ---------------------------------------- */
 typedef struct lh_function {
   const char *name;        /* NULL ends a list */
   lua_CFunction function;
@@ -84,7 +84,7 @@ void lh_register(lua_State *L, const char *module, const lh_function *list);
 /* Only the second half: record the documentation. */
 void lh_document(lua_State *L, const char *module, const lh_function *list);
 
-/* --- classes ------------------------------------------------------------
+/* --- classes ---------------------------------------------------------------
  * Userdata is pushed closed (zeroed) and only then opened, so that a raise in
  * between leaks nothing; __gc, __close and :close() all call the class's close
  * function, which must accept a closed object. */
@@ -116,6 +116,10 @@ void **lh_box_new(lua_State *L);
 /* The integer at `index`; raises "<what> must be from 1 to 8, got 9". */
 int64_t lh_check_integer(lua_State *L, int index, const char *what,
                          int64_t least, int64_t most);
+
+/* The path at `index`: a string that is not empty and holds no zero byte, or
+ * raise. */
+const char *lh_check_path(lua_State *L, int index);
 
 /* The value at `index` as an error message shows it: strings quoted and cut,
  * numbers and booleans as they are, everything else by its type's name. Pushes

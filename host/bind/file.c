@@ -12,22 +12,7 @@
 #include "bind.h"
 #include "modules.h"
 
-/* --- checkers --- */
-
-/* A path: a string without zero bytes. */
-static const char *check_path(lua_State *L, int index) {
-  size_t size;
-  if (lua_type(L, index) != LUA_TSTRING) {
-    lh_raise(L, LK_ARGUMENT, "a path must be a string, got %s",
-             lh_show(L, index));
-  }
-  const char *path = lua_tolstring(L, index, &size);
-  if (strlen(path) != size || size == 0) {
-    lh_raise(L, LK_ARGUMENT, size ? "a path must not hold a zero byte"
-                                  : "a path must not be empty");
-  }
-  return path;
-}
+/* --- checkers ------------------------------------------------------------ */
 
 static const char *check_bytes(lua_State *L, int index, size_t *size) {
   if (lua_type(L, index) != LUA_TSTRING) {
@@ -73,10 +58,10 @@ static int push_names(lua_State *L, lh_names *names, lk_status status,
   return 1;
 }
 
-/* --- functions --- */
+/* --- functions ----------------------------------------------------------- */
 
 static int file_read(lua_State *L) {
-  const char *path = check_path(L, 1);
+  const char *path = lh_check_path(L, 1);
   int64_t most = 0, size;
   if (!lua_isnoneornil(L, 2)) {
     most = lh_check_integer(L, 2, "max_bytes", 1, INT64_MAX);
@@ -94,7 +79,7 @@ static int file_read(lua_State *L) {
 static int file_write(lua_State *L) {
   size_t size;
   lk_error error;
-  const char *path = check_path(L, 1), *data = check_bytes(L, 2, &size);
+  const char *path = lh_check_path(L, 1), *data = check_bytes(L, 2, &size);
   lk_status status = lh_file_write(path, data, (int64_t)size, &error);
   return push_done(L, status, &error);
 }
@@ -102,7 +87,7 @@ static int file_write(lua_State *L) {
 static int file_append(lua_State *L) {
   size_t size;
   lk_error error;
-  const char *path = check_path(L, 1), *data = check_bytes(L, 2, &size);
+  const char *path = lh_check_path(L, 1), *data = check_bytes(L, 2, &size);
   bool sync = lua_toboolean(L, 3);
   lk_status status = lh_file_append(path, data, (int64_t)size, sync, &error);
   return push_done(L, status, &error);
@@ -110,7 +95,7 @@ static int file_append(lua_State *L) {
 
 static int push_mode_test(lua_State *L, mode_t kind) {
   struct stat st;
-  bool found = stat(check_path(L, 1), &st) == 0;
+  bool found = stat(lh_check_path(L, 1), &st) == 0;
   lua_pushboolean(L, found && (kind == 0 || (st.st_mode & S_IFMT) == kind));
   return 1;
 }
@@ -123,7 +108,7 @@ static int file_is_directory(lua_State *L) {
 
 static int file_list(lua_State *L) {
   lk_error error;
-  const char *path = check_path(L, 1);
+  const char *path = lh_check_path(L, 1);
   lh_names *names = new_names(L);
   lk_status status = lh_folder_list(path, names, &error);
   return push_names(L, names, status, &error);
@@ -131,7 +116,7 @@ static int file_list(lua_State *L) {
 
 static int file_glob(lua_State *L) {
   lk_error error;
-  const char *pattern = check_path(L, 1);
+  const char *pattern = lh_check_path(L, 1);
   lh_names *names = new_names(L);
   lk_status status = lh_folder_glob(pattern, names, &error);
   return push_names(L, names, status, &error);
@@ -139,28 +124,29 @@ static int file_glob(lua_State *L) {
 
 static int file_mkdir(lua_State *L) {
   lk_error error;
-  return push_done(L, lh_folder_make(check_path(L, 1), &error), &error);
+  return push_done(L, lh_folder_make(lh_check_path(L, 1), &error), &error);
 }
 
 static int file_remove(lua_State *L) {
   lk_error error;
-  return push_done(L, lh_file_remove(check_path(L, 1), &error), &error);
+  return push_done(L, lh_file_remove(lh_check_path(L, 1), &error), &error);
 }
 
 static int file_remove_tree(lua_State *L) {
   lk_error error;
-  return push_done(L, lh_folder_remove_tree(check_path(L, 1), &error), &error);
+  lk_status status = lh_folder_remove_tree(lh_check_path(L, 1), &error);
+  return push_done(L, status, &error);
 }
 
 static int file_rename(lua_State *L) {
   lk_error error;
-  const char *from = check_path(L, 1), *to = check_path(L, 2);
+  const char *from = lh_check_path(L, 1), *to = lh_check_path(L, 2);
   return push_done(L, lh_file_rename(from, to, &error), &error);
 }
 
 /* stat or nil, message, code (returned count in *results). */
 static bool stat_path(lua_State *L, struct stat *st, int *results) {
-  const char *path = check_path(L, 1);
+  const char *path = lh_check_path(L, 1);
   if (stat(path, st) == 0) return true;
   lk_error error;
   lk_fail_errno(&error, errno, "cannot examine '%s'", path);
@@ -187,7 +173,7 @@ static int file_mtime(lua_State *L) {
 
 static int file_realpath(lua_State *L) {
   char real[PATH_MAX];
-  const char *path = check_path(L, 1);
+  const char *path = lh_check_path(L, 1);
   if (realpath(path, real) == NULL) {
     lk_error error;
     lk_fail_errno(&error, errno, "cannot resolve '%s'", path);
@@ -200,7 +186,7 @@ static int file_realpath(lua_State *L) {
 static int file_crc32(lua_State *L) {
   lk_error error;
   uint32_t crc;
-  lk_status status = lh_file_crc32(check_path(L, 1), &crc, &error);
+  lk_status status = lh_file_crc32(lh_check_path(L, 1), &crc, &error);
   if (status != LK_OK) return lh_world_error(L, &error);
   char text[16];
   snprintf(text, sizeof text, "%08x", (unsigned)crc);

@@ -58,7 +58,7 @@ static int journal_append(lua_State *L) {
 }
 
 static int journal_open(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = lh_check_path(L, 1);
   lk_error error;
   lh_journal *j = lh_object_new(L, &journal_class, sizeof *j);
   if (lh_journal_open(j, path, &error) != LK_OK) {
@@ -108,7 +108,7 @@ static bool read_lines(lua_State *L, const char *text, int64_t size,
 }
 
 static int journal_read(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = lh_check_path(L, 1);
   lk_error error;
   int64_t size;
   lua_settop(L, 1);

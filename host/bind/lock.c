@@ -26,7 +26,7 @@ static int push_busy(lua_State *L, const lh_holder *holder,
 }
 
 static int take_lock(lua_State *L) {
-  const char *path = luaL_checkstring(L, 1);
+  const char *path = lh_check_path(L, 1);
   double seconds = luaL_optnumber(L, 2, 0);
   lk_error error;
   bool busy;

@@ -237,6 +237,16 @@ static int count_ready(lh_process *const *processes, int count, bool *ready) {
   return n;
 }
 
+/* Can anything still come of any of them? */
+static bool any_lives(lh_process *const *processes, int count) {
+  for (int i = 0; i < count; i++) {
+    const lh_process *p = processes[i];
+    bool lives = p->pid != 0 && !p->reaped;
+    if (lives || p->out.fd >= 0 || p->err.fd >= 0) return true;
+  }
+  return false;
+}
+
 /* One poll over all of them; what came is drained. */
 static int poll_all(lh_process *const *processes, int count,
                     struct pollfd *fds, int milliseconds) {
@@ -256,9 +266,8 @@ int lh_process_poll(lh_process *const *processes, int count, double seconds,
   struct pollfd *fds = calloc((size_t)count * 3 + 1, sizeof *fds);
   if (fds == NULL) return 0;
   int found = count_ready(processes, count, ready);
-  while (found == 0) {
-    int ms = milliseconds_left(deadline);
-    int rc = poll_all(processes, count, fds, ms);
+  while (found == 0 && (seconds >= 0 || any_lives(processes, count))) {
+    int rc = poll_all(processes, count, fds, milliseconds_left(deadline));
     found = count_ready(processes, count, ready);
     if (rc < 0 || milliseconds_left(deadline) == 0) break;
   }

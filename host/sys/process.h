@@ -72,7 +72,8 @@ lh_wait lh_process_wait(lh_process *process, double seconds);
 
 /* Wait until one of the processes has a line to read, new bytes on either
  * pipe, or has ended without having been waited for; set ready[i]. Gives how
- * many; 0 after `seconds` or a signal. */
+ * many; 0 after `seconds` or a signal, and at once when there is no limit and
+ * nothing that could still come. */
 int lh_process_poll(lh_process *const *processes, int count, double seconds,
                     bool *ready);
 

@@ -86,12 +86,11 @@ end
 
 local function encode_float(x)
   if x ~= x or x == math.huge or x == -math.huge then return "null" end
-  if x == math.floor(x) and x > -1e15 and x < 1e15 then
-    return string.format("%.1f", x)
-  end
   for digits = 15, 17 do
     local text = string.format("%." .. digits .. "g", x)
-    if tonumber(text) == x then return text end
+    if tonumber(text) == x then
+      return text:find("[.e]") and text or text .. ".0" -- stays a float
+    end
   end
 end
 

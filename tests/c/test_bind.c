@@ -147,10 +147,10 @@ static void test_error_objects(void) {
          "assert(('x' .. e):find('^x') and (e .. 'y'):find('y$'))",
          "ok");
   /* A function of the library is passed over: its caller is named. */
-  lua_pushliteral(L, "/root");
+  lua_pushliteral(L, "/opt/top");
   lua_setfield(L, LUA_REGISTRYINDEX, LH_ROOT_FIELD);
   static const char library[] = "\n\nreturn function() options{head = 1} end";
-  CHECK(luaL_loadbuffer(L, library, strlen(library), "@/root/lua/a.lua") == 0);
+  CHECK(luaL_loadbuffer(L, library, strlen(library), "@/opt/top/lua/a.lua") == 0);
   lua_call(L, 0, 1);
   lua_setglobal(L, "inner");
   expect(L, "\n\n\n\ninner()",
