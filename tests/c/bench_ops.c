@@ -241,6 +241,7 @@ int main(int count, char **arguments) {
   static const sizes models[] = {{"nano", 8, 256, 320, 1280, 8, 4096},
                                  {"512d", 4, 512, 512, 2048, 8, 49152}};
   ops_level = cpu_level();
+  (void)check_skipped; /* the bench checks nothing */
   word_count = count - 1;
   words = arguments + 1;
   context = ops_open(lk_profile_find("cpu")->lanes);
