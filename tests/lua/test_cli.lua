@@ -230,6 +230,64 @@ check.case("the prompt", function()
   expect({ "-i", path }, "42", "", 0, { input = "y\n" })
 end)
 
+-- Run on a terminal of its own (script(1)), keys typed as lines appear.
+local function on_terminal(words, keys, env)
+  for i, word in ipairs(words) do
+    words[i] = "'" .. word:gsub("'", "'\\''") .. "'"
+  end
+  local p <close> = assert(host.process.spawn { "script", "-qec",
+    "exec '" .. program .. "' " .. table.concat(words, " "), "/dev/null",
+    stdin = "pipe", env = env })
+  local seen = {}
+  for _, key in ipairs(keys or {}) do
+    local line
+    repeat -- a key is typed when the line before it was shown
+      line = assert(p:read_line(20)):gsub("\r", "")
+      seen[#seen + 1] = line
+    until line:find(key[1])
+    p:write(key[2])
+  end
+  seen[#seen + 1] = read_all(p, "read_line"):gsub("\r", "")
+  return table.concat(seen, "\n"), p:wait(20).exit
+end
+
+local has_script = host.process.spawn { "script", "-V", stdout = "null" }
+
+check.case("colours and progress on a terminal", function()
+  if not has_script then check.skip("no script(1)") end
+  local code = "local t = require('host').terminal t.progress('half') "
+    .. "t.progress() io.write(t.color('red', 'x'))"
+  local shown, plain = "half\27[K\27[K\27[31mx\27[0m", "half\27[K\27[Kx"
+  local env = { TERM = "xterm", NO_COLOR = false }
+  check.equal(on_terminal({ "-e", code }, nil, env), shown)
+  check.equal(on_terminal({ "--color", "never", "-e", code }, nil, env), plain)
+  env.NO_COLOR = "1"
+  check.equal(on_terminal({ "-e", code }, nil, env), plain)
+  check.equal(on_terminal({ "--color=always", "-e", code }, nil, env), shown)
+end)
+
+check.case("progress without a terminal: lines, not often", function()
+  local code = "local t = require('host').terminal t.progress('one') "
+    .. "t.progress('two') t.progress() io.write(t.color('red', 'x'))"
+  expect({ "-e", code }, "x", "one", 0)
+end)
+
+check.case("bare llmhost on a terminal says what to do next", function()
+  if not has_script then check.skip("no script(1)") end
+  local out, code = on_terminal {}
+  check.equal(code, 0)
+  check.truthy(out:find("next: llmhost experiments/check.lua$"), out)
+end)
+
+check.case("Ctrl-C ends an evaluation and not the prompt", function()
+  if not has_script then check.skip("no script(1)") end
+  local out = on_terminal({ "-i" }, {
+    { "^llmhost", "print 'ready' while true do end\n" }, { "^ready", "\3" },
+    { "main chunk", "'still ' .. 'here'\n" }, { "^still here", "\4" } })
+  check.truthy(out:find("llmhost: interrupted\nstack traceback:", 1, true), out)
+  check.truthy(out:find("\nstill here\n", 1, true), out)
+end)
+
 check.case("libraries are found from any folder", function()
   expect({ "-e", "print(type(require('host').json.encode))" }, "function", "",
     0, { cwd = "/" })
