@@ -126,7 +126,8 @@ static void emit_muon(lk_graph *g, lk_updates *up,
                       const struct lk_final_gradient *batch, int k) {
   if (!lk_graph_ok(g)) return;
   lk_shape s = lk_store_parameter(g->store, batch[0].parameter)->shape;
-  lk_dtype dtype = g->compute;
+  /* directions lie outside f16's range */
+  lk_dtype dtype = g->compute == LK_F16 ? LK_BF16 : g->compute;
   int64_t bytes = lk_dtype_bytes(dtype, lk_shape_count(s));
   lk_shape stacked = lk_shape_of(k, s.dim[0], s.dim[1]);
   lk_value u = lk_value_new(g, dtype, stacked, LK_SCRATCH, "momentum");
