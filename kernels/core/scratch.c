@@ -1,6 +1,8 @@
 /* Scratch of operators: bytes that a call needs beside its tensors. */
 #include "scratch.h"
 
+#include "attention.h"
+
 #include <string.h>
 
 static bool is_cpu(const lk_profile *profile) {
@@ -113,14 +115,13 @@ int64_t lk_scratch_attention(const lk_profile *profile, const lk_call *call) {
   return profile->lanes * lk_scratch_attention_lane(&call->attr);
 }
 
-/* What lanes hold on the CPU; delta [B, H, T] =
- * rowsum(do · o) and dq in f32 on CUDA. */
+/* What lanes hold on the CPU; core/attention.h has CUDA's. */
 int64_t lk_scratch_attention_backward(const lk_profile *profile,
                                       const lk_call *call) {
   const lk_attr *a = &call->attr;
   if (is_cpu(profile))
     return profile->lanes * lk_scratch_attention_back_lane(a);
-  return a->batch * a->heads * a->seq * 4 * (1 + a->width);
+  return lk_attention_layout_of(a, call->in[1].dtype).bytes;
 }
 
 static int64_t logits_bytes(const lk_call *call) {

@@ -1,0 +1,66 @@
+/* The attention operators of CUDA: which kernels take a call. Owns none.
+ *
+ * A library's attention (cuDNN's, where it is installed and measures faster)
+ * would be one more line in `forward` and `backward`, for p = 0. */
+#include "attention.cuh"
+#include "device.cuh"
+
+/* The arguments that both directions share; `qkv` among the inputs. */
+static lk_status attention_open(lk_context *context, const lk_call *call,
+                                const lk_tensor *qkv, const lk_tensor *clock,
+                                attention_args *args) {
+  const lk_attr *a = &call->attr;
+  const char *name = lk_op_info_of(call->op)->name;
+  if (a->seq > INT32_MAX || a->width > ATTENTION_PLAIN_WIDTH ||
+      a->batch * a->heads > INT32_MAX)
+    return lk_fail(&context->error, LK_UNSUPPORTED,
+                   "%s: width %lld, seq %lld is too large for a device "
+                   "(width at most %d)", name, (long long)a->width,
+                   (long long)a->seq, ATTENTION_PLAIN_WIDTH);
+  drops d = drops_of(clock, a, 0);
+  memset(args, 0, sizeof *args);
+  args->qkv = qkv->data;
+  args->dtype = qkv->dtype;
+  args->clock = d.clock;
+  args->batch = (int)a->batch;
+  args->seq = (int)a->seq;
+  args->heads = (int)a->heads;
+  args->kv_heads = (int)a->kv_heads;
+  args->width = (int)a->width;
+  args->scale = (float)a->scale;
+  args->factor = d.threshold ? d.factor : 1.0f; /* as the CPU has it */
+  args->threshold = d.threshold;
+  args->stream = d.stream;
+  return LK_OK;
+}
+
+lk_status cuda_attention(lk_context *context, const lk_call *call) {
+  attention_args args;
+  LK_TRY(attention_open(context, call, &call->in[0], &call->in[1], &args));
+  args.o = call->out[0].data;
+  args.lse = (float *)call->out[1].data;
+  bool tiled = lk_attention_tiled(&call->attr, args.dtype);
+  auto forward = tiled ? attention_forward_tiled : attention_forward_plain;
+  return cuda_check(context, forward(&args, cuda_stream(context)),
+                    "attention");
+}
+
+lk_status cuda_attention_backward(lk_context *context, const lk_call *call) {
+  attention_args args;
+  LK_TRY(attention_open(context, call, &call->in[1], &call->in[4], &args));
+  char *scratch = (char *)call->scratch;
+  lk_attention_layout layout =
+      lk_attention_layout_of(&call->attr, args.dtype);
+  args.d_o = call->in[0].data;
+  args.o = call->in[2].data;
+  args.lse = (float *)call->in[3].data;
+  args.dqkv = call->out[0].data;
+  args.partial = (float *)(scratch + layout.partial);
+  args.turns = (uint32_t *)(scratch + layout.turns);
+  args.stats = (float2 *)(scratch + layout.stats);
+  bool tiled = lk_attention_tiled(&call->attr, args.dtype);
+  auto backward = tiled ? attention_backward_tiled : attention_backward_plain;
+  cudaStream_t stream = cuda_stream(context);
+  CUDA_TRY(context, attention_stats(&args, layout.tiles, stream));
+  return cuda_check(context, backward(&args, stream), "attention_backward");
+}

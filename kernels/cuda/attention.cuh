@@ -1,0 +1,46 @@
+/* What the files of attention share: the arguments of a launch, the layout of
+ * scratch, and who can do what. attention.cu chooses, attention_forward.cu and
+ * attention_backward.cu use the tensor cores, attention_plain.cu does not. */
+#ifndef LK_CUDA_ATTENTION_CUH
+#define LK_CUDA_ATTENTION_CUH
+
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+extern "C" {
+#include "../core/attention.h"
+}
+
+#define LOG2_E 1.4426950408889634f
+#define LN_2 0.6931471805599453f
+
+/* qkv [B·T, (H + 2K)·D], o and d_o [B·T, H·D], dqkv as qkv, all of one dtype;
+ * lse [B, H, T] f32. The last three point into scratch (backward). */
+typedef struct attention_args {
+  const void *qkv, *d_o;
+  void *o, *dqkv;
+  float *lse;
+  const uint32_t *clock;    /* NULL when nothing is dropped */
+  lk_dtype dtype;
+  int batch, seq, heads, kv_heads, width;
+  float scale;
+  float factor;             /* 1 / (1 - p) */
+  uint32_t threshold;       /* draws below it drop; 0: none are made */
+  uint32_t stream;
+  float2 *stats;            /* [B, H, T]: lse · log2 e, Σ do · o / factor */
+  float *partial;           /* dq of query tiles that several blocks add to */
+  uint32_t *turns;          /* [B, H, tiles]: additions made to each */
+} attention_args;
+
+/* Each enqueues on `stream` and gives the launch's error, if any. */
+cudaError_t attention_forward_tiled(const attention_args *, cudaStream_t);
+cudaError_t attention_backward_tiled(const attention_args *, cudaStream_t);
+/* Widths up to ATTENTION_PLAIN_WIDTH. */
+enum { ATTENTION_PLAIN_WIDTH = 1024 };
+cudaError_t attention_forward_plain(const attention_args *, cudaStream_t);
+cudaError_t attention_backward_plain(const attention_args *, cudaStream_t);
+/* stats, and zeros to `tiles` turns: before either backward. */
+cudaError_t attention_stats(const attention_args *, int64_t tiles,
+                            cudaStream_t);
+
+#endif
