@@ -128,6 +128,10 @@ typedef struct lk_backend {
   lk_status (*record_end)(lk_context *context, void **recording);
   lk_status (*replay)(lk_context *context, void *recording);
   void (*forget)(lk_context *context, void *recording);
+  /* Both or none: device time from start to read, which waits for all that
+   * runs. */
+  lk_status (*stopwatch_start)(lk_context *context);
+  lk_status (*stopwatch_read)(lk_context *context, double *seconds);
   lk_kernel kernels[LK_OP_COUNT];
 } lk_backend;
 

@@ -45,7 +45,7 @@ static inline int64_t lk_row_parts(int64_t rows) {
 }
 
 /* The same on a backend: CUDA has as many parts as keep a large device busy. */
-enum { LK_CUDA_ROW_PARTS = 512 };
+enum { LK_CUDA_ROW_PARTS = 264 };
 int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows);
 
 /* The CPU's attention: query rows of a part, keys of a strip, floats from one

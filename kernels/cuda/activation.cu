@@ -3,62 +3,63 @@
  * hardware's exponential. */
 #include "device.cuh"
 
-static __device__ __forceinline__ float sigmoid_of(bool exact, float x) {
+template <bool exact>
+static __device__ __forceinline__ float sigmoid_of(float x) {
   return exact ? lk_sigmoid(x) : __fdividef(1.0f, 1.0f + __expf(-x));
 }
 
 /* x · sigmoid(x); −0 far below, as the exact one. */
-static __device__ __forceinline__ float silu_of(bool exact, float x) {
-  return exact ? lk_silu(x) : x * sigmoid_of(false, x);
+template <bool exact>
+static __device__ __forceinline__ float silu_of(float x) {
+  return exact ? lk_silu(x) : x * sigmoid_of<false>(x);
 }
 
-static __device__ __forceinline__ float slope_of(bool exact, float x) {
-  float s = sigmoid_of(exact, x);
+template <bool exact>
+static __device__ __forceinline__ float slope_of(float x) {
+  float s = sigmoid_of<exact>(x);
   return s + s * x * (1.0f - s);
 }
 
-struct silu_each {
-  view x, y;
+struct silu_map {
   drops d;
-  __device__ void operator()(int64_t i, int n, bool whole) const {
-    float v[8];
-    bool exact = x.dtype == LK_F32;
-    view_load(x, i, n, whole, v);
-    for (int j = 0; j < 8; j++) v[j] = silu_of(exact, v[j]);
-    drops_apply(d, i, v);
-    view_store(y, i, n, whole, v);
+  typedef drawer state;
+  __device__ drawer open() const { return drops_open(d); }
+  template <bool exact>
+  __device__ void apply(const drawer &w, int64_t i, float u[8],
+                        const float v[8]) const {
+    (void)v;
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] = silu_of<exact>(u[j]);
+    drops_apply(w, i, u);
   }
 };
 
 lk_status cuda_silu(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
-  silu_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
-                 drops_of(&call->in[1], &call->attr, count)};
-  return cuda_each(context, call, count, view_whole(f.x) && view_whole(f.y),
-                   f);
+  silu_map f = {drops_of(&call->in[1], &call->attr, count)};
+  return cuda_map(context, call, view_of(&call->in[0]), VIEW_NONE,
+                  view_of(&call->out[0]), count, f);
 }
 
-struct silu_backward_each {
-  view dy, x, dx;
+/* u: dy, v: x */
+struct silu_backward_map {
   drops d;
-  __device__ void operator()(int64_t i, int n, bool whole) const {
-    float v[8], g[8];
-    bool exact = x.dtype == LK_F32;
-    view_load(dy, i, n, whole, g);
-    view_load(x, i, n, whole, v);
-    drops_apply(d, i, g);
-    for (int j = 0; j < 8; j++) g[j] *= slope_of(exact, v[j]);
-    view_store(dx, i, n, whole, g);
+  typedef drawer state;
+  __device__ drawer open() const { return drops_open(d); }
+  template <bool exact>
+  __device__ void apply(const drawer &w, int64_t i, float u[8],
+                        const float v[8]) const {
+    drops_apply(w, i, u);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] *= slope_of<exact>(v[j]);
   }
 };
 
 lk_status cuda_silu_backward(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
-  silu_backward_each f = {view_of(&call->in[0]), view_of(&call->in[1]),
-                          view_of(&call->out[0]),
-                          drops_of(&call->in[2], &call->attr, count)};
-  bool whole = view_whole(f.dy) && view_whole(f.x) && view_whole(f.dx);
-  return cuda_each(context, call, count, whole, f);
+  silu_backward_map f = {drops_of(&call->in[2], &call->attr, count)};
+  return cuda_map(context, call, view_of(&call->in[0]),
+                  view_of(&call->in[1]), view_of(&call->out[0]), count, f);
 }
 
 /* --- gated -------------------------------------------------------------- */
@@ -76,8 +77,11 @@ struct gated_row {
     bool exact = x.dtype == LK_F32;
     view_load(x, i, n, whole, a);
     view_load(x, i + width, n, whole, b);
-    for (int j = 0; j < 8; j++) a[j] = silu_of(exact, a[j]) * b[j];
-    drops_apply(d, row * width + c, a);
+    if (exact)
+      for (int j = 0; j < 8; j++) a[j] = silu_of<true>(a[j]) * b[j];
+    else
+      for (int j = 0; j < 8; j++) a[j] = silu_of<false>(a[j]) * b[j];
+    drops_apply(drops_open(d), row * width + c, a);
     view_store(y, row * width + c, n, whole, a);
   }
 };
@@ -106,9 +110,10 @@ struct gated_backward_row {
     view_load(dy, row * width + c, n, whole, g);
     view_load(x, i, n, whole, a);
     view_load(x, i + width, n, whole, b);
-    drops_apply(d, row * width + c, g);
+    drops_apply(drops_open(d), row * width + c, g);
     for (int j = 0; j < 8; j++) {
-      float sigmoid = sigmoid_of(exact, a[j]), silu = a[j] * sigmoid;
+      float sigmoid = exact ? sigmoid_of<true>(a[j]) : sigmoid_of<false>(a[j]);
+      float silu = a[j] * sigmoid;
       a[j] = g[j] * b[j] * (sigmoid + silu * (1.0f - sigmoid));
       b[j] = g[j] * silu;
     }

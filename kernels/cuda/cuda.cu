@@ -97,6 +97,8 @@ static lk_status open_pinned(lk_context *context, cuda_state *s) {
   for (int i = 0; i < CUDA_SLOTS; i++)
     CUDA_TRY(context, cudaEventCreateWithFlags(&s->sent[i],
                                                cudaEventDisableTiming));
+  CUDA_TRY(context, cudaEventCreate(&s->start));
+  CUDA_TRY(context, cudaEventCreate(&s->stop));
   return LK_OK;
 }
 
@@ -132,6 +134,8 @@ static void cuda_close(lk_context *context) {
   gemm_close(context);
   for (int i = 0; i < CUDA_SLOTS; i++)
     if (s->sent[i]) cudaEventDestroy(s->sent[i]);
+  if (s->start) cudaEventDestroy(s->start);
+  if (s->stop) cudaEventDestroy(s->stop);
   if (s->pinned) cudaFreeHost(s->pinned);
   int64_t split[LK_CATEGORY_COUNT] = {0};
   split[LK_SCRATCH] = context->profile->workspace;
@@ -263,6 +267,25 @@ static void forget(lk_context *context, void *recording) {
   cudaGraphExecDestroy((cudaGraphExec_t)recording);
 }
 
+/* --- stopwatch ---------------------------------------------------------- */
+
+static lk_status stopwatch_start(lk_context *context) {
+  return cuda_check(context,
+                    cudaEventRecord(cuda_of(context)->start,
+                                    cuda_stream(context)),
+                    "stopwatch");
+}
+
+static lk_status stopwatch_read(lk_context *context, double *seconds) {
+  cuda_state *s = cuda_of(context);
+  float milliseconds = 0;
+  CUDA_TRY(context, cudaEventRecord(s->stop, cuda_stream(context)));
+  CUDA_TRY(context, cudaEventSynchronize(s->stop));
+  CUDA_TRY(context, cudaEventElapsedTime(&milliseconds, s->start, s->stop));
+  *seconds = (double)milliseconds * 1e-3;
+  return LK_OK;
+}
+
 /* --- the table ---------------------------------------------------------- */
 
 static lk_backend make_backend(void) {
@@ -283,6 +306,8 @@ static lk_backend make_backend(void) {
   b.record_end = record_end;
   b.replay = replay;
   b.forget = forget;
+  b.stopwatch_start = stopwatch_start;
+  b.stopwatch_read = stopwatch_read;
 #define OP(name, results, inputs, attributes, gradient) \
   b.kernels[LK_OP_##name] = cuda_##name;
 #include "../core/ops.def"

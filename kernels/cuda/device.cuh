@@ -50,6 +50,7 @@ typedef struct cuda_state {
   char *pinned;              /* CUDA_SLOTS pieces, one more for downloads */
   cudaEvent_t sent[CUDA_SLOTS];
   int slot;                  /* the next to use */
+  cudaEvent_t start, stop;   /* the stopwatch */
 } cuda_state;
 
 static inline cuda_state *cuda_of(const lk_context *context) {
@@ -110,6 +111,7 @@ static inline view view_of(const lk_tensor *t) {
   view v = {lk_present(t) ? t->data : NULL, (int)t->dtype};
   return v;
 }
+#define VIEW_NONE (view{NULL, LK_F32})
 static __host__ __device__ inline view view_f32(void *data) {
   view v = {data, LK_F32};
   return v;
@@ -182,6 +184,11 @@ static __device__ __forceinline__ void unpack8(int dtype, uint4 w,
   unpack2(dtype, w.w, v + 6);
 }
 
+static __device__ __forceinline__ uint4 pack8(int dtype, const float v[8]) {
+  return make_uint4(pack2(dtype, v[0], v[1]), pack2(dtype, v[2], v[3]),
+                    pack2(dtype, v[4], v[5]), pack2(dtype, v[6], v[7]));
+}
+
 /* Elements i … i + 7; whole: all there and 16-byte aligned, else the first n,
  * the others 0. */
 static __device__ __forceinline__ void view_load(view x, int64_t i, int n,
@@ -211,9 +218,7 @@ static __device__ __forceinline__ void view_store(view y, int64_t i, int n,
     p[0] = make_float4(v[0], v[1], v[2], v[3]);
     p[1] = make_float4(v[4], v[5], v[6], v[7]);
   } else {
-    *(uint4 *)((uint16_t *)y.data + i) =
-        make_uint4(pack2(y.dtype, v[0], v[1]), pack2(y.dtype, v[2], v[3]),
-                   pack2(y.dtype, v[4], v[5]), pack2(y.dtype, v[6], v[7]));
+    *(uint4 *)((uint16_t *)y.data + i) = pack8(y.dtype, v);
   }
 }
 
@@ -235,6 +240,75 @@ static lk_status cuda_each(lk_context *context, const lk_call *call,
   int64_t blocks = cuda_pieces(count, 8 * CUDA_THREADS);
   k_each<<<(unsigned)blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(
       f, count, whole);
+  return cuda_launched(context, call);
+}
+
+/* A function of one or two tensors by element, all of y's type: b may be
+ * absent. F has open(), what a thread reads once, and apply<exact>(state, i, u,
+ * v): the group from element i on, u and v into u; exact for f32. */
+typedef struct map_args {
+  view a, b, y;
+  int64_t count;
+} map_args;
+
+template <class F>
+struct map_each {
+  F f;
+  map_args m;
+  __device__ void operator()(int64_t i, int n, bool whole) const {
+    float u[8], v[8] = {0};
+    typename F::state s = f.open();
+    view_load(m.a, i, n, whole, u);
+    if (m.b.data) view_load(m.b, i, n, whole, v);
+    if (m.y.dtype == LK_F32) f.template apply<true>(s, i, u, v);
+    else f.template apply<false>(s, i, u, v);
+    view_store(m.y, i, n, whole, u);
+  }
+};
+
+enum { MAP_TURNS = 2 }; /* groups of a thread, all loaded before the first */
+
+/* The same for whole groups of a 16-bit type. */
+template <int T, class F>
+__global__ void __launch_bounds__(CUDA_THREADS) k_map(F f, map_args m) {
+  const uint16_t *a = (const uint16_t *)m.a.data;
+  const uint16_t *b = (const uint16_t *)m.b.data;
+  int64_t first = ((int64_t)blockIdx.x * MAP_TURNS * CUDA_THREADS +
+                   threadIdx.x) * 8;
+  uint4 x[MAP_TURNS], z[MAP_TURNS];
+#pragma unroll
+  for (int t = 0; t < MAP_TURNS; t++) {
+    int64_t i = first + t * CUDA_THREADS * 8;
+    if (i < m.count) x[t] = *(const uint4 *)(a + i);
+    if (i < m.count && b) z[t] = *(const uint4 *)(b + i);
+  }
+  typename F::state s = f.open();
+#pragma unroll
+  for (int t = 0; t < MAP_TURNS; t++) {
+    int64_t i = first + t * CUDA_THREADS * 8;
+    float u[8], v[8];
+    if (i >= m.count) return;
+    unpack8(T, x[t], u);
+    unpack8(T, z[t], v);
+    f.template apply<false>(s, i, u, v);
+    *(uint4 *)((uint16_t *)m.y.data + i) = pack8(T, u);
+  }
+}
+
+template <class F>
+static lk_status cuda_map(lk_context *context, const lk_call *call, view a,
+                          view b, view y, int64_t count, F f) {
+  map_args m = {a, b, y, count};
+  bool whole = view_whole(a) && view_whole(b) && view_whole(y);
+  unsigned blocks = (unsigned)cuda_pieces(count, MAP_TURNS * CUDA_THREADS * 8);
+  if (!whole || count % 8 != 0 || y.dtype == LK_F32) {
+    map_each<F> g = {f, m};
+    return cuda_each(context, call, count, whole, g);
+  }
+  if (y.dtype == LK_BF16)
+    k_map<LK_BF16><<<blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(f, m);
+  else
+    k_map<LK_F16><<<blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(f, m);
   return cuda_launched(context, call);
 }
 
@@ -283,11 +357,9 @@ static __device__ __forceinline__ uint64_t clock_seed(const uint32_t *clock) {
 }
 
 /* The draws of elements e … e + 7. */
-static __device__ __forceinline__ void draw8(const uint32_t *clock,
+static __device__ __forceinline__ void draw8(uint64_t seed, uint32_t step,
                                              uint32_t stream, uint64_t e,
                                              uint32_t draw[8]) {
-  uint64_t seed = clock_seed(clock);
-  uint32_t step = clock[LK_CLOCK_STEP];
   if (e % 8 == 0) {
     lk_rng_word4 r = lk_philox(seed, e / 8, stream, step);
 #pragma unroll
@@ -300,13 +372,28 @@ static __device__ __forceinline__ void draw8(const uint32_t *clock,
   }
 }
 
+/* What a thread needs of its drops, read from the clock once. */
+typedef struct drawer {
+  uint64_t seed, first; /* first: the micro-batch's first element */
+  uint32_t step, stream, threshold;
+  float factor;
+} drawer;
+
+static __device__ __forceinline__ drawer drops_open(const drops &d) {
+  drawer w = {0, 0, 0, d.stream, d.threshold, d.factor};
+  if (d.threshold == 0) return w;
+  w.seed = clock_seed(d.clock);
+  w.first = d.clock[LK_CLOCK_MICRO] * d.count;
+  w.step = d.clock[LK_CLOCK_STEP];
+  return w;
+}
+
 /* v = dropout(v) for the group from element i on. */
-static __device__ __forceinline__ void drops_apply(const drops &d, int64_t i,
+static __device__ __forceinline__ void drops_apply(const drawer &d, int64_t i,
                                                    float v[8]) {
   if (d.threshold == 0) return;
   uint32_t draw[8];
-  draw8(d.clock, d.stream, d.clock[LK_CLOCK_MICRO] * d.count + (uint64_t)i,
-        draw);
+  draw8(d.seed, d.step, d.stream, d.first + (uint64_t)i, draw);
 #pragma unroll
   for (int j = 0; j < 8; j++)
     v[j] = draw[j] >= d.threshold ? v[j] * d.factor : 0.0f;

@@ -80,7 +80,7 @@ static __global__ void k_embed_place(embed_sort s) {
     s.order[atomicSub(&s.start[s.ids[n]], 1) - 1] = (int)n;
 }
 
-enum { EMBED_THREADS = 128, EMBED_SORT = 1024 };
+enum { EMBED_THREADS = 256, EMBED_SORT = 1024 };
 
 /* Ascending order of a run of up to EMBED_SORT positions, bitonic. */
 static __device__ void embed_sort_run(int *order, int count, int *room) {
@@ -132,36 +132,65 @@ typedef struct embed_sum {
   bool accumulate, whole;
 } embed_sum;
 
-/* Group `unit` of row `id`: the run's gradients added in order. */
+/* Group `unit` of row `id`: the gradients of every `sets`-th position of the
+ * run, from `set` on. */
 static __device__ void embed_add(const embed_sum &e, const int *order,
-                                 int count, int64_t id, int64_t unit) {
+                                 int count, int64_t unit, int set, int sets,
+                                 float sum[8]) {
   int64_t c = unit * 8, left = e.width - c;
   int n = left < 8 ? (int)left : 8;
-  view row = view_f32(e.dtable + id * e.width);
-  float sum[8] = {0}, v[8];
-  if (e.accumulate) view_load(row, c, n, e.whole, sum);
+  float v[8];
 #pragma unroll 8
-  for (int i = 0; i < count; i++) {
+  for (int i = set; i < count; i += sets) {
     view_load(e.dy, order[i] * e.width + c, n, e.whole, v);
 #pragma unroll
     for (int j = 0; j < 8; j++) sum[j] += e.scale * v[j];
   }
+}
+
+/* The sum of all sets, in their order, into the table's row. */
+static __device__ void embed_store(const embed_sum &e, int64_t id,
+                                   int64_t unit, const float *room, int sets,
+                                   int64_t step) {
+  int64_t c = unit * 8, left = e.width - c;
+  int n = left < 8 ? (int)left : 8;
+  view row = view_f32(e.dtable + id * e.width);
+  float sum[8] = {0};
+  if (e.accumulate) view_load(row, c, n, e.whole, sum);
+  for (int s = 0; s < sets; s++)
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum[j] += room[s * step + unit * 8 + j];
   view_store(row, c, n, e.whole, sum);
 }
 
+/* A block a row of the table; where rows are short, its threads share a run:
+ * set k of K adds positions k, k + K, … in order. */
 static __global__ void __launch_bounds__(EMBED_THREADS)
     k_embed_backward(embed_sort s, embed_sum e) {
   __shared__ int room[EMBED_SORT];
-  int64_t id = blockIdx.x;
+  __shared__ float sums[EMBED_THREADS * 8];
+  int64_t id = blockIdx.x, units = (e.width + 7) / 8;
   int first = s.start[id], count = s.start[id + 1] - first;
   if (count == 0 && e.accumulate) return;
   if (count > EMBED_SORT)
     embed_gather_run(s, (int)id, s.order + first, room);
   else if (count > 1)
     embed_sort_run(s.order + first, count, room);
-  int64_t units = (e.width + 7) / 8;
-  for (int64_t u = threadIdx.x; u < units; u += EMBED_THREADS)
-    embed_add(e, s.order + first, count, id, u);
+  int sets = units < EMBED_THREADS ? EMBED_THREADS / (int)units : 1;
+  for (int64_t base = 0; base < units; base += EMBED_THREADS / sets) {
+    int64_t here = EMBED_THREADS / sets, unit = base + threadIdx.x % here;
+    int set = (int)(threadIdx.x / here);
+    bool works = unit < units && set < sets;
+    float sum[8] = {0};
+    if (works)
+      embed_add(e, s.order + first, count, unit, set, sets, sum);
+#pragma unroll
+    for (int j = 0; j < 8; j++) sums[threadIdx.x * 8 + j] = sum[j];
+    __syncthreads();
+    if (works && set == 0)
+      embed_store(e, id, unit, sums - base * 8, sets, here * 8);
+    __syncthreads();
+  }
 }
 
 lk_status cuda_embed_backward(lk_context *context, const lk_call *call) {

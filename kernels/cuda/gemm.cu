@@ -24,6 +24,7 @@ enum { GEMM_ROOM = 2048 }; /* entries; more than half full: start over */
 struct gemm_table {
   cublasLtHandle_t library;
   cublasLtMatmulPreference_t preference;
+  bool measures;    /* LLMHOST_TUNE=measure: else the library's first choice */
   int count;
   gemm_entry entry[GEMM_ROOM];
 };
@@ -161,6 +162,63 @@ static lk_status prefer(lk_context *context, const gemm_key *key,
   return LK_OK;
 }
 
+/* One run by an algorithm. */
+static cublasStatus_t launch(lk_context *context, const gemm *g,
+                             const gemm_entry *e,
+                             const cublasLtMatmulAlgo_t *algorithm,
+                             const void *c, void *d) {
+  cuda_state *s = cuda_of(context);
+  return cublasLtMatmul(s->gemm->library, e->product, &g->alpha, g->b, e->b,
+                        g->a, e->a, &g->beta, c, e->d, d, e->d, algorithm,
+                        s->workspace, (size_t)s->workspace_bytes,
+                        cuda_stream(context));
+}
+
+/* The least milliseconds of three runs after one, into `room`; infinity when
+ * it fails. */
+static float time_of(lk_context *context, const gemm *g, const gemm_entry *e,
+                     const cublasLtMatmulAlgo_t *algorithm, void *room) {
+  cuda_state *s = cuda_of(context);
+  const void *c = g->c == g->d || g->beta == 0 ? room : g->c;
+  float least = INFINITY;
+  for (int i = 0; i < 4; i++) {
+    float t = 0;
+    cudaEventRecord(s->start, cuda_stream(context));
+    if (launch(context, g, e, algorithm, c, room) != CUBLAS_STATUS_SUCCESS)
+      return INFINITY;
+    cudaEventRecord(s->stop, cuda_stream(context));
+    if (cudaEventSynchronize(s->stop) != cudaSuccess ||
+        cudaEventElapsedTime(&t, s->start, s->stop) != cudaSuccess)
+      return INFINITY;
+    if (i > 0 && t < least) least = t;
+  }
+  return least;
+}
+
+/* The fastest of the algorithms found: measured once per shape, results going
+ * to memory that is had for the moment. Without it, the first. */
+static int measure(lk_context *context, const gemm *g, const gemm_entry *e,
+                   const cublasLtMatmulHeuristicResult_t *found, int count) {
+  size_t bytes = (size_t)lk_dtype_bytes(
+      g->out, (g->batch - 1) * g->step_d + g->m * g->ldd);
+  void *room = NULL;
+  float least = INFINITY;
+  int best = 0;
+  if (cudaMalloc(&room, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return 0;
+  }
+  cudaMemsetAsync(room, 0, bytes, cuda_stream(context));
+  for (int i = 0; i < count; i++) {
+    float t = time_of(context, g, e, &found[i].algo, room);
+    if (!(t < least * 0.99f)) continue;
+    least = t;
+    best = i;
+  }
+  cudaFree(room);
+  return best;
+}
+
 static lk_status choose(lk_context *context, const gemm *g, gemm_entry *e,
                         const char *what) {
   struct gemm_table *table = cuda_of(context)->gemm;
@@ -170,9 +228,13 @@ static lk_status choose(lk_context *context, const gemm *g, gemm_entry *e,
   cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
       table->library, e->product, e->b, e->a, e->d, e->d, table->preference, 8,
       found, &count);
-  for (int i = 0; i < count && code == CUBLAS_STATUS_SUCCESS; i++) {
-    if (found[i].state != CUBLAS_STATUS_SUCCESS) continue;
-    e->algorithm = found[i].algo;
+  int usable = 0;
+  for (int i = 0; i < count && code == CUBLAS_STATUS_SUCCESS; i++)
+    if (found[i].state == CUBLAS_STATUS_SUCCESS) found[usable++] = found[i];
+  if (usable > 0) {
+    int best = table->measures && usable > 1
+                   ? measure(context, g, e, found, usable) : 0;
+    e->algorithm = found[best].algo;
     return LK_OK;
   }
   return lk_fail(&context->error, LK_UNSUPPORTED,
@@ -214,17 +276,11 @@ static lk_status table_find(lk_context *context, const gemm *g,
 }
 
 lk_status gemm_run(lk_context *context, const gemm *g, const char *what) {
-  cuda_state *s = cuda_of(context);
   gemm_entry *e;
   LK_TRY(table_find(context, g, &e, what));
   const void *c = g->beta != 0 ? g->c : g->d;
-  return library_check(
-      context,
-      cublasLtMatmul(s->gemm->library, e->product, &g->alpha, g->b, e->b, g->a,
-                     e->a, &g->beta, c, e->d, g->d, e->d, &e->algorithm,
-                     s->workspace, (size_t)s->workspace_bytes,
-                     cuda_stream(context)),
-      what);
+  return library_check(context,
+                       launch(context, g, e, &e->algorithm, c, g->d), what);
 }
 
 lk_status gemm_open(lk_context *context) {
@@ -234,6 +290,8 @@ lk_status gemm_open(lk_context *context) {
   s->gemm = (struct gemm_table *)calloc(1, sizeof *s->gemm);
   if (s->gemm == NULL)
     return lk_fail(&context->error, LK_OOM, "out of host memory");
+  const char *tune = getenv("LLMHOST_TUNE");
+  s->gemm->measures = tune != NULL && strcmp(tune, "measure") == 0;
   LT_TRY("open", cublasLtCreate(&s->gemm->library));
   LT_TRY("open", cublasLtMatmulPreferenceCreate(&s->gemm->preference));
   LT_TRY("open", cublasLtMatmulPreferenceSetAttribute(

@@ -12,7 +12,7 @@ typedef struct loss_args {
   const float *control;   /* NULL: no gradient */
   float value;
   int64_t width;
-  bool whole, cached;     /* a row fits in shared memory */
+  bool whole, cached;     /* cached: a row fits in shared memory */
 } loss_args;
 
 /* Group g of the block's row, from shared memory if it is there. */
@@ -22,9 +22,7 @@ static __device__ __forceinline__ void loss_group(const loss_args &a,
                                                   float v[8]) {
   int64_t c = g * 8, left = a.width - c;
   int n = left < 8 ? (int)left : 8;
-  if (a.cached && a.logits.dtype != LK_F32) {
-    unpack8(a.logits.dtype, cache[g], v);
-  } else if (a.cached) {
+  if (a.cached) {
     memcpy(v, &cache[2 * g], 16);
     memcpy(v + 4, &cache[2 * g + 1], 16);
   } else {
@@ -37,13 +35,12 @@ static __device__ __forceinline__ void loss_group(const loss_args &a,
 static __device__ float loss_most(const loss_args &a, uint4 *cache,
                                   int64_t row, float *room) {
   int64_t groups = (a.width + 7) / 8;
-  int words = a.logits.dtype == LK_F32 ? 2 : 1;
   const uint4 *from = (const uint4 *)view_from(a.logits, row * a.width).data;
   float most = -INFINITY, v[8];
 #pragma unroll 4
   for (int64_t g = threadIdx.x; g < groups; g += LOSS_THREADS) {
     if (a.cached)
-      for (int w = 0; w < words; w++) cache[words * g + w] = from[words * g + w];
+      for (int w = 0; w < 2; w++) cache[2 * g + w] = from[2 * g + w];
     loss_group(a, cache, row, g, v);
 #pragma unroll
     for (int j = 0; j < 8; j++)
@@ -102,6 +99,114 @@ static __global__ void __launch_bounds__(LOSS_THREADS, 2)
   }
 }
 
+/* --- the same for rows of a 16-bit type that fit in shared memory --------- */
+
+/* The larger of two pairs. */
+template <int T>
+static __device__ __forceinline__ uint32_t pair_max(uint32_t a, uint32_t b) {
+  uint32_t most;
+  if (T == LK_BF16) {
+    __nv_bfloat162 x, y;
+    memcpy(&x, &a, 4), memcpy(&y, &b, 4);
+    x = __hmax2(x, y);
+    memcpy(&most, &x, 4);
+  } else {
+    __half2 x, y;
+    memcpy(&x, &a, 4), memcpy(&y, &b, 4);
+    x = __hmax2(x, y);
+    memcpy(&most, &x, 4);
+  }
+  return most;
+}
+
+/* 2^x by the hardware. */
+static __device__ __forceinline__ float loss_power(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
+/* e^(v − most) of eight logits; most2 = most · log2 e. */
+template <int T>
+static __device__ __forceinline__ void loss_powers(uint4 word, float most2,
+                                                   float v[8]) {
+  unpack8(T, word, v);
+#pragma unroll
+  for (int j = 0; j < 8; j++)
+    v[j] = loss_power(fmaf(v[j], 1.44269504f, -most2));
+}
+
+/* Whether a place before `target` has the value `most`. */
+template <int T>
+static __device__ int loss_earlier(const uint4 *cache, int target,
+                                   float most) {
+  int earlier = 0;
+  float v[8];
+  for (int g = (int)threadIdx.x; g * 8 < target; g += LOSS_THREADS) {
+    unpack8(T, cache[g], v);
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      earlier |= v[j] == most && g * 8 + j < target;
+  }
+  return __syncthreads_or(earlier);
+}
+
+/* The row into the cache; its largest value. */
+template <int T>
+static __device__ float loss_take(const uint4 *line, uint4 *cache, int groups,
+                                  float *room) {
+  uint32_t most = T == LK_BF16 ? 0xFF80FF80u : 0xFC00FC00u; /* −∞ twice */
+  float v[2];
+#pragma unroll 6
+  for (int g = (int)threadIdx.x; g < groups; g += LOSS_THREADS) {
+    uint4 w = line[g];
+    cache[g] = w;
+    most = pair_max<T>(most, pair_max<T>(pair_max<T>(w.x, w.y),
+                                         pair_max<T>(w.z, w.w)));
+  }
+  unpack2(T, most, v);
+  return block_max(fmaxf(v[0], v[1]), room);
+}
+
+/* In bf16 the powers take the logits' place in the cache: rounded as the
+ * gradient will be. f16 has too little range for that. */
+template <int T>
+static __global__ void __launch_bounds__(LOSS_THREADS, 2)
+    k_loss_fast(loss_args a) {
+  extern __shared__ uint4 cache[];
+  __shared__ float room[33];
+  int groups = (int)a.width / 8, target = a.targets[blockIdx.x];
+  view mine = view_from(a.logits, blockIdx.x * a.width);
+  uint4 *line = (uint4 *)mine.data;
+  float goal = target >= 0 && target < a.width ? view_get(mine, target) : NAN;
+  float most = loss_take<T>(line, cache, groups, room), sum = 0, v[8];
+  float most2 = most * 1.44269504f;
+  int first = goal == most && !loss_earlier<T>(cache, target, most);
+  for (int g = (int)threadIdx.x; g < groups; g += LOSS_THREADS) {
+    loss_powers<T>(cache[g], most2, v);
+    sum += ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+    if (T == LK_BF16) cache[g] = pack8(T, v);
+  }
+  sum = block_sum(sum, room);
+  if (threadIdx.x == 0) {
+    a.loss[blockIdx.x] = target < 0 ? 0.0f : lk_logf(sum) + (most - goal);
+    a.correct[blockIdx.x] = first;
+  }
+  if (a.control == NULL) return;
+  float factor = a.control[LK_CONTROL_LOSS_SCALE] * a.value;
+  float scale = target < 0 ? 0.0f : factor / sum;
+  for (int g = (int)threadIdx.x; g < groups; g += LOSS_THREADS) {
+    if (T == LK_BF16) unpack8(T, cache[g], v);
+    else loss_powers<T>(cache[g], most2, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] *= scale;
+    if (g == target / 8)
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[j] -= j == target % 8 ? factor : 0.0f;
+    line[g] = pack8(T, v);
+  }
+}
+
 /* Rows [first, first + rows) from their logits in scratch. */
 static lk_status loss_rows(lk_context *context, const lk_call *call,
                            int64_t first, int64_t rows) {
@@ -120,8 +225,12 @@ static lk_status loss_rows(lk_context *context, const lk_call *call,
   int64_t bytes = lk_dtype_bytes(x->dtype, a.width);
   a.cached = a.whole && bytes + 1024 <= cuda_of(context)->shared_most;
   if (!a.cached) bytes = 0;
-  LK_TRY(cuda_shared(context, call, (const void *)k_loss, bytes));
-  k_loss<<<(unsigned)rows, LOSS_THREADS, (size_t)bytes,
+  bool fast = a.cached && x->dtype != LK_F32;
+  void (*kernel)(loss_args) = !fast ? k_loss
+                              : x->dtype == LK_BF16 ? k_loss_fast<LK_BF16>
+                                                    : k_loss_fast<LK_F16>;
+  LK_TRY(cuda_shared(context, call, (const void *)kernel, bytes));
+  kernel<<<(unsigned)rows, LOSS_THREADS, (size_t)bytes,
            cuda_stream(context)>>>(a);
   return cuda_launched(context, call);
 }

@@ -115,7 +115,9 @@ static __device__ __forceinline__ void nf4r_group(const nf4r_args &a,
   int32_t code[8], r[8];
   uint32_t draw[8] = {0};
   bool coin = a.residual == NULL && a.stochastic;
-  if (a.residual || coin) draw8(a.clock, a.stream, (uint64_t)i, draw);
+  if (a.residual || coin)
+    draw8(clock_seed(a.clock), a.clock[LK_CLOCK_STEP], a.stream, (uint64_t)i,
+          draw);
 #pragma unroll
   for (int j = 0; j < 8; j++) {
     float u = lk_unit_apply(unit, v[j]), chance = lk_rng_unit16(draw[j]);

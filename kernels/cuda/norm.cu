@@ -1,7 +1,6 @@
-/* Dropped-out residual sums, RMS norms of rows and of heads, and their
- * gradients. A warp takes a row; gradients of weights gather in shared memory
- * by warp, in scratch by block, and are added in order. */
-#include "device.cuh"
+/* Dropped-out residual sums, RMS norms of rows, and their gradients. A warp
+ * takes a row; gradients of weights gather by warp, in scratch by block, and
+ * are added in order. */
 #include "gemm.cuh"
 
 enum { NORM_WARPS = 8, NORM_CACHE = 48 * 1024 };
@@ -25,26 +24,25 @@ static int warps_of(int64_t slots) {
 
 /* --- residual ------------------------------------------------------------- */
 
-struct residual_each {
-  view x, delta, h;
+/* u: x, v: delta */
+struct residual_map {
   drops d;
-  __device__ void operator()(int64_t i, int n, bool whole) const {
-    float a[8], b[8];
-    view_load(x, i, n, whole, a);
-    view_load(delta, i, n, whole, b);
-    drops_apply(d, i, b);
-    for (int j = 0; j < 8; j++) a[j] += b[j];
-    view_store(h, i, n, whole, a);
+  typedef drawer state;
+  __device__ drawer open() const { return drops_open(d); }
+  template <bool exact>
+  __device__ void apply(const drawer &w, int64_t i, float u[8],
+                        float v[8]) const {
+    drops_apply(w, i, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] += v[j];
   }
 };
 
 lk_status cuda_residual(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
-  residual_each f = {view_of(&call->in[0]), view_of(&call->in[1]),
-                     view_of(&call->out[0]),
-                     drops_of(&call->in[2], &call->attr, count)};
-  bool whole = view_whole(f.x) && view_whole(f.delta) && view_whole(f.h);
-  return cuda_each(context, call, count, whole, f);
+  residual_map f = {drops_of(&call->in[2], &call->attr, count)};
+  return cuda_map(context, call, view_of(&call->in[0]),
+                  view_of(&call->in[1]), view_of(&call->out[0]), count, f);
 }
 
 /* --- rmsnorm and residual_norm -------------------------------------------- */
@@ -66,10 +64,63 @@ static __device__ __forceinline__ void norm_take(const norm_args &a,
   if (a.h.data == NULL) return;
   float b[8];
   view_load(a.delta, at, n, whole, b);
-  drops_apply(a.d, at, b);
+  drops_apply(drops_open(a.d), at, b);
 #pragma unroll
   for (int j = 0; j < 8; j++) v[j] = view_round(a.h, v[j] + b[j]);
   view_store(a.h, at, n, whole, v);
+}
+
+/* The same for whole rows of a 16-bit type, up to G · 256 wide: the row stays
+ * in registers, w is f32. */
+template <int T, int G>
+static __global__ void __launch_bounds__(NORM_WARPS * 32)
+    k_norm_fast(norm_args a) {
+  int lane = (int)threadIdx.x % 32, width = (int)a.width;
+  int64_t row = (int64_t)blockIdx.x * NORM_WARPS + threadIdx.x / 32;
+  if (row >= a.rows) return;
+  const uint4 *x = (const uint4 *)((const uint16_t *)a.x.data + row * width);
+  const uint4 *delta =
+      (const uint4 *)((const uint16_t *)a.delta.data + row * width);
+  uint4 *h = (uint4 *)((uint16_t *)a.h.data + row * width);
+  uint4 *y = (uint4 *)((uint16_t *)a.y.data + row * width);
+  uint4 kept[G], added[G];
+  float sum = 0, v[8], u[8];
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g * 8 < width) kept[k] = x[g];
+    if (g * 8 < width && a.h.data) added[k] = delta[g];
+  }
+  drawer w = drops_open(a.d);
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g * 8 >= width) break;
+    unpack8(T, kept[k], v);
+    if (a.h.data) {
+      unpack8(T, added[k], u);
+      drops_apply(w, row * width + g * 8, u);
+#pragma unroll
+      for (int j = 0; j < 8; j++) v[j] += u[j];
+      kept[k] = pack8(T, v);
+      h[g] = kept[k];
+      unpack8(T, kept[k], v);
+    }
+#pragma unroll
+    for (int j = 0; j < 8; j++) sum += v[j] * v[j];
+  }
+  float rstd = 1.0f / sqrtf(warp_sum(sum) / (float)width + a.eps);
+  if (lane == 0) a.rstd[row] = rstd;
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g * 8 >= width) break;
+    unpack8(T, kept[k], v);
+    view_load(a.w, g * 8, 8, true, u);
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] = v[j] * rstd * u[j];
+    y[g] = pack8(T, v);
+  }
 }
 
 static __global__ void __launch_bounds__(NORM_WARPS * 32)
@@ -100,6 +151,29 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
   }
 }
 
+/* How many groups a lane has of a row that a fast kernel takes; 0: none does.
+ * Rows are whole, activations x 16 bits wide, weights w f32. */
+static int fast_groups(bool whole, view x, view w, int64_t width) {
+  if (!whole || x.dtype == LK_F32 || w.dtype != LK_F32) return 0;
+  static const int made[] = {2, 3, 4, 5, 8};
+  for (int i = 0; i < 5; i++)
+    if (width <= made[i] * 256) return made[i];
+  return 0;
+}
+
+/* `launch`(T, G) for a type and a number of groups chosen at run time. */
+#define NORM_FAST(launch, dtype, groups)                                 \
+  do {                                                                   \
+    bool bf16 = (dtype) == LK_BF16;                                      \
+    switch (groups) {                                                    \
+      case 2: if (bf16) launch(LK_BF16, 2); else launch(LK_F16, 2); break; \
+      case 3: if (bf16) launch(LK_BF16, 3); else launch(LK_F16, 3); break; \
+      case 4: if (bf16) launch(LK_BF16, 4); else launch(LK_F16, 4); break; \
+      case 5: if (bf16) launch(LK_BF16, 5); else launch(LK_F16, 5); break; \
+      default: if (bf16) launch(LK_BF16, 8); else launch(LK_F16, 8);     \
+    }                                                                    \
+  } while (0)
+
 static lk_status norm_run(lk_context *context, const lk_call *call,
                           norm_args a) {
   int64_t slots = slots_of(a.width);
@@ -108,6 +182,15 @@ static lk_status norm_run(lk_context *context, const lk_call *call,
   a.eps = (float)call->attr.eps;
   a.whole = a.width % 8 == 0 && view_whole(a.x) && view_whole(a.delta) &&
             view_whole(a.w) && view_whole(a.h) && view_whole(a.y);
+  int groups = fast_groups(a.whole, a.x, a.w, a.width);
+  if (groups > 0) {
+#define LAUNCH(T, G)                                                     \
+  k_norm_fast<T, G><<<(unsigned)cuda_pieces(a.rows, NORM_WARPS),         \
+                      NORM_WARPS * 32, 0, cuda_stream(context)>>>(a)
+    NORM_FAST(LAUNCH, a.x.dtype, groups);
+#undef LAUNCH
+    return cuda_launched(context, call);
+  }
   int64_t bytes = warps * slots * 4;
   LK_TRY(cuda_shared(context, call, (const void *)k_norm, bytes));
   k_norm<<<(unsigned)cuda_pieces(a.rows, warps), (unsigned)warps * 32,
@@ -208,6 +291,86 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
   }
 }
 
+/* The same for whole rows of a 16-bit type: rows and sums in registers. */
+template <int T, int G>
+static __global__ void __launch_bounds__(NORM_WARPS * 32, G <= 5 ? 2 : 1)
+    k_norm_backward_fast(norm_backward_args a) {
+  extern __shared__ float cache[];
+  int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
+  int width = (int)a.width;
+  int64_t p = blockIdx.x, last = (p + 1) * a.rows / a.parts;
+  float dw[G][8] = {{0}}, u[8], v[8], w[8], e[8] = {0};
+  for (int64_t row = p * a.rows / a.parts + warp; row < last;
+       row += NORM_WARPS) {
+    const uint4 *dy =
+        (const uint4 *)((const uint16_t *)a.dy.data + row * width);
+    const uint4 *x = (const uint4 *)((const uint16_t *)a.x.data + row * width);
+    const uint4 *extra =
+        (const uint4 *)((const uint16_t *)a.extra.data + row * width);
+    uint4 *dx = (uint4 *)((uint16_t *)a.dx.data + row * width);
+    uint4 dys[G], xs[G];
+    float dot = 0, rstd = a.rstd[row];
+#pragma unroll
+    for (int k = 0; k < G; k++) {
+      int g = lane + 32 * k;
+      if (g * 8 < width) dys[k] = dy[g], xs[k] = x[g];
+    }
+#pragma unroll
+    for (int k = 0; k < G; k++) {
+      int g = lane + 32 * k;
+      if (g * 8 >= width) break;
+      unpack8(T, dys[k], u);
+      unpack8(T, xs[k], v);
+      view_load(view_f32(a.w.data), g * 8, 8, true, w);
+#pragma unroll
+      for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
+    }
+    float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
+#pragma unroll
+    for (int k = 0; k < G; k++) {
+      int g = lane + 32 * k;
+      if (g * 8 >= width) break;
+      if (a.extra.data) unpack8(T, extra[g], e);
+      unpack8(T, dys[k], u);
+      unpack8(T, xs[k], v);
+      view_load(view_f32(a.w.data), g * 8, 8, true, w);
+#pragma unroll
+      for (int j = 0; j < 8; j++) {
+        dw[k][j] += u[j] * (v[j] * rstd);
+        u[j] = e[j] + (u[j] * (w[j] * rstd) - v[j] * pull);
+      }
+      dx[g] = pack8(T, u);
+    }
+  }
+#pragma unroll
+  for (int k = 0; k < G; k++)
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+      cache[warp * G * 256 + slot_of(lane + 32 * k, j)] = dw[k][j];
+  __syncthreads();
+  for (int c = (int)threadIdx.x; c < width; c += NORM_WARPS * 32) {
+    float sum = 0;
+    for (int i = 0; i < NORM_WARPS; i++)
+      sum += cache[i * G * 256 + slot_of(c / 8, c % 8)];
+    a.part[p * width + c] = sum;
+  }
+}
+
+static lk_status norm_backward_fast(lk_context *context, const lk_call *call,
+                                    const norm_backward_args &a, int groups) {
+  int64_t bytes = (int64_t)NORM_WARPS * groups * 256 * 4;
+#define LAUNCH(T, G)                                                        \
+  do {                                                                      \
+    LK_TRY(cuda_shared(context, call,                                       \
+                       (const void *)k_norm_backward_fast<T, G>, bytes));   \
+    k_norm_backward_fast<T, G><<<(unsigned)a.parts, NORM_WARPS * 32,        \
+                                 (size_t)bytes, cuda_stream(context)>>>(a); \
+  } while (0)
+  NORM_FAST(LAUNCH, a.x.dtype, groups);
+#undef LAUNCH
+  return cuda_launched(context, call);
+}
+
 lk_status cuda_rmsnorm_backward(lk_context *context, const lk_call *call) {
   norm_backward_args a = {};
   a.dy = view_of(&call->in[0]);
@@ -222,146 +385,18 @@ lk_status cuda_rmsnorm_backward(lk_context *context, const lk_call *call) {
   a.parts = (int)lk_row_parts_of(context->profile, a.rows);
   a.whole = a.width % 8 == 0 && view_whole(a.dy) && view_whole(a.x) &&
             view_whole(a.w) && view_whole(a.extra) && view_whole(a.dx);
+  int groups = fast_groups(a.whole, a.x, a.w, a.width);
   int64_t slots = slots_of(a.width);
   int warps = warps_of(slots);
   int64_t bytes = warps * slots * 4;
-  LK_TRY(cuda_shared(context, call, (const void *)k_norm_backward, bytes));
-  k_norm_backward<<<(unsigned)a.parts, (unsigned)warps * 32, (size_t)bytes,
-                    cuda_stream(context)>>>(a, (int)slots);
+  if (groups > 0) {
+    LK_TRY(norm_backward_fast(context, call, a, groups));
+  } else {
+    LK_TRY(cuda_shared(context, call, (const void *)k_norm_backward, bytes));
+    k_norm_backward<<<(unsigned)a.parts, (unsigned)warps * 32, (size_t)bytes,
+                      cuda_stream(context)>>>(a, (int)slots);
+  }
   cuda_parts_add(context, a.part, a.parts, a.width, a.width,
                  call->attr.accumulate, (float *)call->out[1].data);
-  return cuda_launched(context, call);
-}
-
-/* --- norms of the q and k heads of a qkv row -------------------------------- */
-
-enum { HEAD_MOST = 256, HEAD_TURNS = HEAD_MOST / 32 };
-
-typedef struct head_args {
-  view x, wq, wk, dy, y; /* y: dx in the gradient */
-  float *rstd, *part;
-  int64_t rows;
-  int heads, kv_heads, width, parts;
-  float eps;
-} head_args;
-
-/* The warp's head of a row; v heads are copied. */
-static __global__ void __launch_bounds__(CUDA_THREADS) k_head_norm(
-    head_args a) {
-  int normed = a.heads + a.kv_heads, all = normed + a.kv_heads;
-  int64_t unit = (int64_t)blockIdx.x * (CUDA_THREADS / 32) + threadIdx.x / 32;
-  int64_t row = unit / all, at = unit * a.width;
-  int h = (int)(unit % all), lane = (int)threadIdx.x % 32;
-  if (row >= a.rows) return;
-  float sum = 0, rstd = 1;
-  for (int d = lane; d < a.width; d += 32) {
-    float v = view_get(a.x, at + d);
-    sum += v * v;
-  }
-  if (h < normed)
-    rstd = 1.0f / sqrtf(warp_sum(sum) / (float)a.width + a.eps);
-  if (h < normed && lane == 0) a.rstd[row * normed + h] = rstd;
-  for (int d = lane; d < a.width; d += 32) {
-    float v = view_get(a.x, at + d);
-    if (h < normed) v = v * rstd * view_get(h < a.heads ? a.wq : a.wk, d);
-    view_set(a.y, at + d, v);
-  }
-}
-
-static lk_status head_open(lk_context *context, const lk_call *call, int x,
-                           head_args *a) {
-  *a = head_args{};
-  a->x = view_of(&call->in[x]);
-  a->wq = view_of(&call->in[x + 1]);
-  a->wk = view_of(&call->in[x + 2]);
-  a->y = view_of(&call->out[0]);
-  a->heads = (int)call->attr.heads;
-  a->kv_heads = (int)call->attr.kv_heads;
-  a->width = (int)call->attr.width;
-  a->eps = (float)call->attr.eps;
-  a->rows = lk_tensor_count(&call->in[x]) /
-            ((int64_t)(a->heads + 2 * a->kv_heads) * a->width);
-  if (a->width <= HEAD_MOST) return LK_OK;
-  return lk_fail(&context->error, LK_UNSUPPORTED,
-                 "%s: heads are %d wide, the cuda backend takes up to %d",
-                 lk_op_info_of(call->op)->name, a->width, HEAD_MOST);
-}
-
-lk_status cuda_head_norm(lk_context *context, const lk_call *call) {
-  head_args a;
-  LK_TRY(head_open(context, call, 0, &a));
-  a.rstd = (float *)call->out[1].data;
-  int64_t units = a.rows * (a.heads + 2 * a.kv_heads);
-  k_head_norm<<<(unsigned)cuda_pieces(units, CUDA_THREADS / 32), CUDA_THREADS,
-                0, cuda_stream(context)>>>(a);
-  return cuda_launched(context, call);
-}
-
-/* One head: dx, and its share of dw into the lanes' sums. */
-static __device__ __forceinline__ void head_backward(const head_args &a,
-                                                     int64_t at, view w,
-                                                     float rstd,
-                                                     float dw[HEAD_TURNS]) {
-  int lane = (int)threadIdx.x % 32;
-  float dot = 0;
-  for (int d = lane; d < a.width; d += 32)
-    dot += view_get(a.dy, at + d) * view_get(w, d) * view_get(a.x, at + d);
-  float pull = rstd * rstd * rstd * warp_sum(dot) / (float)a.width;
-#pragma unroll
-  for (int t = 0; t < HEAD_TURNS; t++) {
-    int d = lane + 32 * t;
-    if (d >= a.width) break;
-    float dy = view_get(a.dy, at + d), x = view_get(a.x, at + d);
-    dw[t] += dy * (x * rstd);
-    view_set(a.y, at + d, dy * (view_get(w, d) * rstd) - x * pull);
-  }
-}
-
-static __global__ void __launch_bounds__(CUDA_THREADS) k_head_norm_backward(
-    head_args a) {
-  __shared__ float sums[CUDA_THREADS / 32][2][HEAD_MOST];
-  int normed = a.heads + a.kv_heads, all = normed + a.kv_heads;
-  int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-  int64_t p = blockIdx.x, last = (p + 1) * a.rows / a.parts;
-  float dwq[HEAD_TURNS] = {0}, dwk[HEAD_TURNS] = {0};
-  for (int64_t r = p * a.rows / a.parts + warp; r < last;
-       r += CUDA_THREADS / 32)
-    for (int h = 0; h < all; h++) {
-      int64_t at = (r * all + h) * a.width;
-      if (h < a.heads)
-        head_backward(a, at, a.wq, a.rstd[r * normed + h], dwq);
-      else if (h < normed)
-        head_backward(a, at, a.wk, a.rstd[r * normed + h], dwk);
-      else
-        for (int d = lane; d < a.width; d += 32)
-          view_set(a.y, at + d, view_get(a.dy, at + d));
-    }
-#pragma unroll
-  for (int t = 0; t < HEAD_TURNS; t++) {
-    sums[warp][0][lane + 32 * t] = dwq[t];
-    sums[warp][1][lane + 32 * t] = dwk[t];
-  }
-  __syncthreads();
-  for (int i = (int)threadIdx.x; i < 2 * a.width; i += CUDA_THREADS) {
-    float sum = 0;
-    for (int k = 0; k < CUDA_THREADS / 32; k++)
-      sum += sums[k][i / a.width][i % a.width];
-    a.part[p * 2 * a.width + i] = sum;
-  }
-}
-
-lk_status cuda_head_norm_backward(lk_context *context, const lk_call *call) {
-  head_args a;
-  LK_TRY(head_open(context, call, 1, &a));
-  a.dy = view_of(&call->in[0]);
-  a.rstd = (float *)call->in[4].data;
-  a.part = (float *)call->scratch;
-  a.parts = (int)lk_row_parts_of(context->profile, a.rows);
-  k_head_norm_backward<<<(unsigned)a.parts, CUDA_THREADS, 0,
-                         cuda_stream(context)>>>(a);
-  for (int i = 0; i < 2; i++)
-    cuda_parts_add(context, a.part + i * a.width, a.parts, 2 * a.width,
-                   a.width, call->attr.accumulate,
-                   (float *)call->out[1 + i].data);
   return cuda_launched(context, call);
 }

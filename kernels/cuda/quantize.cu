@@ -115,7 +115,7 @@ static __device__ void quant_error(const quant_args &q, const float *table,
 #pragma unroll
   for (int j = 0; j < 8; j++) {
     float u = lk_unit_apply(unit, v[j]);
-    float value = table[quant_code(q.format, table, u)];
+    float value = table[quant_code(q.format, table, u) & 255];
     e[j] = j < n ? lk_search_error(factor, u, value) : 0.0f;
   }
 }

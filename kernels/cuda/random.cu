@@ -2,23 +2,23 @@
  * of base/rng.h, bit for bit. */
 #include "device.cuh"
 
-struct dropout_each {
-  view x, y;
+struct dropout_map {
   drops d;
-  __device__ void operator()(int64_t i, int n, bool whole) const {
-    float v[8];
-    view_load(x, i, n, whole, v);
-    drops_apply(d, i, v);
-    view_store(y, i, n, whole, v);
+  typedef drawer state;
+  __device__ drawer open() const { return drops_open(d); }
+  template <bool exact>
+  __device__ void apply(const drawer &w, int64_t i, float u[8],
+                        const float v[8]) const {
+    (void)v;
+    drops_apply(w, i, u);
   }
 };
 
 lk_status cuda_dropout(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
-  dropout_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
-                    drops_of(&call->in[1], &call->attr, count)};
-  return cuda_each(context, call, count, view_whole(f.x) && view_whole(f.y),
-                   f);
+  dropout_map f = {drops_of(&call->in[1], &call->attr, count)};
+  return cuda_map(context, call, view_of(&call->in[0]), VIEW_NONE,
+                  view_of(&call->out[0]), count, f);
 }
 
 struct randn_each {

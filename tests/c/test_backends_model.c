@@ -214,10 +214,10 @@ static void check_head(int64_t rows, int64_t width, int64_t words,
   ((int32_t *)c.call.in[2].data)[rows / 2] = -1;
   back_run(c);
   c.call.op = LK_OP_head_loss_train;
-  c.call.attr.value = 1.0 / (double)rows;
+  c.call.attr.value = 16; /* f16 has no place for 1 / rows of a small p */
   c.call.in[3] = back_control(1);
-  OUT32(c, 3, 1e-3f, words, width);
-  c.rough = 6;
+  OUT32(c, 3, 1, words, width);
+  c.rough = 12;
   back_run(c);
   c.call.attr.accumulate = true;
   back_run(c);

@@ -6,6 +6,7 @@
 #     tests      every operator, then whole programs, against the CPU
 #     memcheck racecheck initcheck synccheck   compute-sanitizer on operators
 #     bench      throughput and profile of the four models (bench.lua)
+#     counters   ncu on the kernels that NCU (a regular expression) names
 #     peer       the same by tests/torch_twin.py
 set -u
 archive=$1 logs=$2
@@ -54,6 +55,16 @@ for part in "$@"; do
     part bench "${LIMIT:-200}" "$room/llmhost" tests/device/bench.lua \
       ${BENCH:-}
     cat "$logs/bench.log"
+    cat "$logs/bench.log" >>"$logs/bench.all.log"
+    ;;
+  counters)
+    part counters "${LIMIT:-120}" ncu --clock-control none \
+      --kernel-name "regex:${NCU:-k_}" --launch-count "${NCU_COUNT:-12}" \
+      --section SpeedOfLight --section WarpStateStats --section Occupancy \
+      --section ComputeWorkloadAnalysis "$room/llmhost" \
+      tests/device/bench.lua ${BENCH:-}
+    grep -E '^ +(k_|void k_)|Duration|Throughput|Issue Slots Busy|Occupancy' \
+      "$logs/counters.log" | grep -v Theoretical
     ;;
   peer)
     for m in "512 8 8" "768 12 12" "1024 16 16" "1280 20 20"; do
