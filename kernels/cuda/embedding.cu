@@ -30,7 +30,7 @@ lk_status cuda_embed(lk_context *context, const lk_call *call) {
                    cuda_pieces(f.width, 8), f);
 }
 
-/* --- gradient: positions sorted by id, then one block a row of the table --- */
+/* --- gradient: positions sorted by id, then one block a row --- */
 
 /* In scratch: start[v] … start[v + 1] are the places in `order` of the
  * positions whose id is v; start has table_rows + 1 entries. */

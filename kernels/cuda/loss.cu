@@ -282,7 +282,7 @@ lk_status cuda_head_loss_train(lk_context *context, const lk_call *call) {
   return loss_run(context, call);
 }
 
-/* --- metrics ---------------------------------------------------------------- */
+/* --- metrics ------------------------------------------------------------- */
 
 static __global__ void __launch_bounds__(1024)
     k_metrics(const float *loss, const int32_t *correct, int64_t count,

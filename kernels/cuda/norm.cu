@@ -221,7 +221,7 @@ lk_status cuda_residual_norm(lk_context *context, const lk_call *call) {
   return norm_run(context, call, a);
 }
 
-/* --- gradient --------------------------------------------------------------- */
+/* --- gradient ------------------------------------------------------------ */
 
 typedef struct norm_backward_args {
   view dy, x, w, extra, dx;

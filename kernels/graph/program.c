@@ -23,7 +23,8 @@ static void declare_weights(lk_program *p) {
   plain.format = &lk_weight_formats[0];
   for (int i = 1; i < p->store.parameter_count; i++) {
     lk_parameter *w = &p->store.parameters[i];
-    bool quantize = p->o.weights.format->quantized && lk_is_quantizable(w, p->o.quantize_from);
+    bool quantize = p->o.weights.format->quantized &&
+                    lk_is_quantizable(w, p->o.quantize_from);
     lk_weight_declare(&p->store, w, quantize ? &p->o.weights : &plain);
   }
 }

@@ -139,7 +139,8 @@ static lk_status open_codes(lk_machine *m, const lk_graph *const *graphs,
   for (int i = 0; i < count; i++) {
     m->codes++;
     if (!code_open(&m->code[i], graphs[i], plans[i]))
-      return lk_fail(&m->context->error, LK_OOM, "no host memory for a program");
+      return lk_fail(&m->context->error, LK_OOM,
+                     "no host memory for a program");
     if (plans[i]->block_count > blocks) blocks = plans[i]->block_count;
   }
   m->separate_count = blocks;

@@ -10,7 +10,7 @@
 /* How hard a run looks at itself. */
 typedef enum lk_run_mode {
   LK_RUN_ARENA,     /* all transient values in one arena */
-  LK_RUN_POISONED,  /* the same; memory is filled with NaN when its value dies */
+  LK_RUN_POISONED,  /* the same; memory is filled with NaN as its value dies */
   LK_RUN_SEPARATE   /* every value an allocation of its own, freed at its last
                        use: for the address sanitizer and the accountant */
 } lk_run_mode;

@@ -220,7 +220,7 @@ static inline void back_on_cpu(lk_call *call) {
   if (lk_run(back_cpu, call) != LK_OK) back_fail(back_cpu);
 }
 
-/* --- CUDA's run ------------------------------------------------------------- */
+/* --- CUDA's run ---------------------------------------------------------- */
 
 typedef struct back_device {
   lk_call call;
@@ -321,7 +321,7 @@ static inline lk_status back_on_cuda(const back_case *c, lk_dtype dtype,
   return status;
 }
 
-/* --- comparisons ------------------------------------------------------------ */
+/* --- comparisons --------------------------------------------------------- */
 
 /* |got − want| / (|want| + rms(want)), the largest; NaN must meet NaN. */
 static inline double back_error(const float *got, const float *want,

@@ -150,7 +150,7 @@ static void test_error_objects(void) {
   lua_pushliteral(L, "/opt/top");
   lua_setfield(L, LUA_REGISTRYINDEX, LH_ROOT_FIELD);
   static const char library[] = "\n\nreturn function() options{head = 1} end";
-  CHECK(luaL_loadbuffer(L, library, strlen(library), "@/opt/top/lua/a.lua") == 0);
+  CHECK(!luaL_loadbuffer(L, library, strlen(library), "@/opt/top/lua/a.lua"));
   lua_call(L, 0, 1);
   lua_setglobal(L, "inner");
   expect(L, "\n\n\n\ninner()",

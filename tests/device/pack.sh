@@ -22,7 +22,9 @@ for t in $tests; do strip -o "$room/tests/$t" "build/release/tests/$t"; done
 ldd build/release/llmhost | awk '$3 ~ /^\// { print $3 }' |
   grep -Ev '/(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\.so' |
   xargs -I{} cp -L {} "$room/lib"
-for cjson in /usr/lib/*/lua/5.4/cjson.so; do cp -L "$cjson" "$room/lib/lua"; done
+for cjson in /usr/lib/*/lua/5.4/cjson.so; do
+  cp -L "$cjson" "$room/lib/lua"
+done
 mkdir -p "$(dirname "$archive")"
 tar -C "$room" -cf - . | gzip -6 >"$archive"
 ls -l "$archive" >&2

@@ -9,7 +9,9 @@ local V, C, F, H, B, T = 31, 24, 40, 3, 2, 12
 -- A gated feed-forward, as nn.gated computes it.
 local function gated()
   return nn.layer {
-    parameters = { gate_up = { 2 * F, C, std = .1 }, down = { C, F, std = .1 } },
+    parameters = {
+      gate_up = { 2 * F, C, std = .1 }, down = { C, F, std = .1 },
+    },
     forward = function(p, x)
       local both = x:matmul(p.gate_up, { transpose_b = true })
       local gate, up = both:slice(3, 1, F), both:slice(3, F + 1)
