@@ -46,7 +46,7 @@ void lh_bnb_map(lk_format format, float map[16]) {
     map[i] = format == LK_FORMAT_NF4 ? lk_nf4_value(i) : lk_fp4_value(i);
 }
 
-/* --- reading -------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------- */
 
 static bool is_shape(const lh_json *json, int64_t list, lk_shape shape) {
   if (list == 0 || json->node[list].type != LH_JSON_ARRAY) return false;

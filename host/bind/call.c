@@ -28,7 +28,7 @@ lk_tensor lh_operand(lua_State *L, int index) {
                      .shape = lk_value_shape(g, s->value)};
 }
 
-/* --- eager ------------------------------------------------------------------------ */
+/* --- eager --------------------------------------------------------------- */
 
 typedef struct eager_call {
   lk_context *context;
@@ -77,7 +77,7 @@ static void call_eager(lua_State *L, eager_call *e, const lk_tensor *preset,
   y->t = e->call.out[0];
 }
 
-/* --- symbols ------------------------------------------------------------------------ */
+/* --- symbols ------------------------------------------------------------- */
 
 void lh_symbol_raise(lua_State *L, const lk_graph *g) {
   if (!lk_graph_ok(g)) lh_raise_error(L, &g->error);

@@ -12,7 +12,7 @@
 
 enum { PIECE = 1 << 20, STATE_MOST = 4096 };
 
-/* --- what there is to store ----------------------------------------------- */
+/* --- what there is to store ---------------------------------------------- */
 
 typedef enum item_kind { BUFFER, MAP, STATE } item_kind;
 
@@ -154,7 +154,7 @@ static int64_t piece_size(int64_t bytes, int64_t at) {
   return bytes - at < PIECE ? bytes - at : PIECE;
 }
 
-/* --- saving --------------------------------------------------------------- */
+/* --- saving -------------------------------------------------------------- */
 
 static lk_status save_buffer(const job *j, const item *i,
                              lh_safetensors_writer *w) {
@@ -246,7 +246,7 @@ lk_status lh_checkpoint_save(lk_program *program, const char *dir,
   return status;
 }
 
-/* --- checking ------------------------------------------------------------- */
+/* --- checking ------------------------------------------------------------ */
 
 static lk_status check_found(const job *j, const lh_safetensors *f,
                              const item *i, const lh_safetensor *t) {
@@ -332,7 +332,7 @@ static lk_status check_storage(const job *j, const lh_safetensors *f) {
                  needs);
 }
 
-/* --- loading -------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------- */
 
 static lk_status load_buffer(const job *j, const lh_safetensors *f,
                              const item *i) {

@@ -122,7 +122,7 @@ void lh_class_add(lua_State *L, const lh_class *class_,
   lh_document(L, class_->name, list);
 }
 
-/* --- boxes --- */
+/* --- boxes --------------------------------------------------------------- */
 
 static int free_box(lua_State *L) {
   void **box = lua_touserdata(L, 1);

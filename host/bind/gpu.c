@@ -40,7 +40,7 @@ static gpu_state *state_of(lua_State *L) {
   return s;
 }
 
-/* --- contexts -------------------------------------------------------------------- */
+/* --- contexts ------------------------------------------------------------ */
 
 static lk_context *open_context(lua_State *L, const lk_backend *backend,
                                 int index) {
@@ -113,7 +113,7 @@ void lh_retry(lua_State *L, lk_context *context,
   lh_check(L, status, &context->error);
 }
 
-/* --- functions ------------------------------------------------------------------- */
+/* --- functions ----------------------------------------------------------- */
 
 static int gpu_device(lua_State *L) {
   char name[32];

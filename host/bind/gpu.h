@@ -5,7 +5,7 @@
 #include "../../kernels/graph/program.h"
 #include "bind.h"
 
-/* --- contexts ------------------------------------------------------------- */
+/* --- contexts ------------------------------------------------------------ */
 
 /* The current device's context, opened on first use; raises when it cannot be.
  * Owned by the Lua state. */
@@ -27,7 +27,7 @@ void lh_retry(lua_State *L, lk_context *context,
  * layer's forward is called on it. */
 lua_State **lh_compiling(lua_State *L);
 
-/* --- tensors ---------------------------------------------------------------- */
+/* --- tensors ------------------------------------------------------------- */
 
 typedef struct lh_tensor {
   lk_context *context;
@@ -47,12 +47,17 @@ lh_tensor *lh_tensor_on(lua_State *L, lk_context *context, lk_storage *storage,
 /* Copy between host and tensor; raise on failure. */
 void lh_tensor_upload(lua_State *L, lh_tensor *tensor, const void *data);
 void lh_tensor_download(lua_State *L, const lh_tensor *tensor, void *data);
+/* Run a call whose result 0 is the given tensor. */
+void lh_fill_by(lua_State *L, lh_tensor *tensor, lk_call call);
+/* Set the makers of tensors in the table on top of the stack
+ * (tensor_make.c). */
+void lh_add_makers(lua_State *L);
 /* A shape from the integers 1…n of the table at `index`; raises, naming
  * `who`. Stops at the first missing one. */
 lk_shape lh_check_shape(lua_State *L, int index, const char *who);
 lk_dtype lh_check_dtype(lua_State *L, const char *word, const char *who);
 
-/* --- symbols: values of a graph that is being built -------------------------- */
+/* --- symbols: values of a graph that is being built ---------------------- */
 
 /* What all symbols of one building share; `graph` is NULL once it is over. */
 typedef struct lh_scope {
@@ -81,7 +86,7 @@ lk_value lh_call_forward(lua_State *L, lk_graph *graph, int count);
 /* Raise what the graph of a symbol failed with, if it did. */
 void lh_symbol_raise(lua_State *L, const lk_graph *graph);
 
-/* --- calls on either -------------------------------------------------------- */
+/* --- calls on either ----------------------------------------------------- */
 
 enum { LH_INFER = -1 };
 
@@ -98,7 +103,7 @@ extern const lh_function lh_operand_methods[];
 /* x[i], row i from 1: a Lua function (x, i). */
 int lh_operand_row(lua_State *L);
 
-/* --- layers and optimizers ----------------------------------------------------- */
+/* --- layers and optimizers ----------------------------------------------- */
 
 lk_layer *lh_layer_check(lua_State *L, int index);
 lk_layer *lh_layer_test(lua_State *L, int index);
@@ -109,7 +114,7 @@ int lh_layer_call(lua_State *L);
 lk_store *lh_store_push(lua_State *L);
 const lk_optimizer *lh_optimizer_check(lua_State *L, int index);
 
-/* --- openers of the sub-modules: each pushes one table ------------------------- */
+/* --- openers of the sub-modules: each pushes one table ------------------- */
 
 int lh_open_nn(lua_State *L);
 int lh_open_optim(lua_State *L);

@@ -13,7 +13,7 @@
 #include "bind.h"
 #include "modules.h"
 
-/* --- clocks --- */
+/* --- clocks -------------------------------------------------------------- */
 
 static int host_clock(lua_State *L) {
   lua_pushnumber(L, lh_clock());
@@ -56,7 +56,7 @@ static int host_date(lua_State *L) {
   return 1;
 }
 
-/* --- machine --- */
+/* --- machine ------------------------------------------------------------- */
 
 static void set_text(lua_State *L, const char *key, const char *value) {
   lua_pushstring(L, value);
@@ -98,7 +98,7 @@ static int host_disk(lua_State *L) {
   return 1;
 }
 
-/* --- checksums and sizes --- */
+/* --- checksums and sizes ------------------------------------------------- */
 
 static const char *check_text(lua_State *L, const char *who, size_t *size) {
   if (lua_type(L, 1) != LUA_TSTRING) {
@@ -145,7 +145,7 @@ static int host_size(lua_State *L) {
   return lh_world_error(L, &error);
 }
 
-/* --- errors and options for libraries --- */
+/* --- errors and options for libraries ------------------------------------ */
 
 /* host.raise(code, format, ...) */
 static int host_raise(lua_State *L) {
@@ -183,7 +183,7 @@ static int host_nearest(lua_State *L) {
   return 1;
 }
 
-/* --- the module --- */
+/* --- the module ---------------------------------------------------------- */
 
 static const lh_function functions[] = {
     {"clock", host_clock, "(): number", "Seconds that only grow.", NULL},

@@ -42,7 +42,7 @@ void lh_layer_push(lua_State *L, lk_layer *layer) {
   l->layer = layer;
 }
 
-/* --- options ------------------------------------------------------------------------- */
+/* --- options ------------------------------------------------------------- */
 
 typedef struct nn_options {
   const char *name;
@@ -126,7 +126,7 @@ static nn_options defaults(void) {
                             .rope_fraction = 1}};
 }
 
-/* --- constructors ----------------------------------------------------------------------- */
+/* --- constructors -------------------------------------------------------- */
 
 /* Push the layer; releases nothing on failure that it did not take. */
 static int make(lua_State *L, lk_layer_kind kind, const nn_options *n,
@@ -217,7 +217,7 @@ static int nn_residual(lua_State *L) {
   return tree(L, LK_LAYER_residual, "nn.residual");
 }
 
-/* --- layers in Lua ------------------------------------------------------------------------ */
+/* --- layers in Lua ------------------------------------------------------- */
 
 typedef struct lua_layer {
   lua_State **compiling;  /* belongs to the module's state */
@@ -340,7 +340,7 @@ static int nn_transformer(lua_State *L) {
   return 1;
 }
 
-/* --- methods -------------------------------------------------------------------------------- */
+/* --- methods ------------------------------------------------------------- */
 
 /* The names and places of a layer's parameters, in a store on its own that
  * the box on the stack frees. */

@@ -4,7 +4,7 @@
 
 #include "gpu.h"
 
-/* --- arithmetic -------------------------------------------------------------------- */
+/* --- arithmetic ---------------------------------------------------------- */
 
 static int affine(lua_State *L, int x, double scale, double value) {
   lh_call(L, LK_OP_affine, (int[]){x}, 1,
@@ -54,7 +54,7 @@ static int operand_pow(lua_State *L) {
 
 static int operand_negative(lua_State *L) { return affine(L, 1, -1, 0); }
 
-/* --- elementwise -------------------------------------------------------------------- */
+/* --- elementwise --------------------------------------------------------- */
 
 #define UNARY(name)                                               \
   static int operand_##name(lua_State *L) {                       \
@@ -79,7 +79,7 @@ static int operand_gated_silu(lua_State *L) {
   return 1;
 }
 
-/* --- reductions --------------------------------------------------------------------- */
+/* --- reductions ---------------------------------------------------------- */
 
 /* A dimension, from 1, negative from the end; as an attribute, from 0. */
 static int64_t check_dim(lua_State *L, int index, int rank) {
@@ -141,7 +141,7 @@ static int operand_softmax(lua_State *L) {
   return 1;
 }
 
-/* --- shapes -------------------------------------------------------------------------- */
+/* --- shapes -------------------------------------------------------------- */
 
 static int operand_reshape(lua_State *L) {
   lk_tensor x = lh_operand(L, 1);
@@ -219,7 +219,7 @@ static int operand_clone(lua_State *L) {
   return 1;
 }
 
-/* --- products and model operators --------------------------------------------------- */
+/* --- products and model operators ---------------------------------------- */
 
 static const lh_option matmul_options[] = {
     {"transpose_a", LH_BOOLEAN, offsetof(lk_attr, transpose_a), 0, 0, NULL,

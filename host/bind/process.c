@@ -34,7 +34,7 @@ static double optional_seconds(lua_State *L, int index) {
   return seconds > 1e9 ? -1 : seconds;
 }
 
-/* --- spawn --- */
+/* --- spawn --------------------------------------------------------------- */
 
 typedef struct spawn_options {
   const char *cwd;
@@ -163,7 +163,7 @@ static int process_spawn(lua_State *L) {
   return lh_world_error(L, &error);
 }
 
-/* --- methods --- */
+/* --- methods ------------------------------------------------------------- */
 
 static int push_line(lua_State *L, lh_process *p, lh_inlet *inlet) {
   const char *line;
@@ -286,7 +286,7 @@ static const lh_function methods[] = {
 static const lh_class process_class = {
     .name = "host.process", .methods = methods, .close = close_process};
 
-/* --- functions --- */
+/* --- functions ----------------------------------------------------------- */
 
 static int process_poll(lua_State *L) {
   luaL_checktype(L, 1, LUA_TTABLE);

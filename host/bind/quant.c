@@ -18,7 +18,7 @@ lh_quantized *lh_quantized_check(lua_State *L, int index) {
   return lh_object_check(L, index, &lh_quantized_class);
 }
 
-/* --- calls ---------------------------------------------------------------- */
+/* --- calls --------------------------------------------------------------- */
 
 void lh_quantized_push(lua_State *L, const lh_quantized *q,
                        lh_quantized_name i) {
@@ -94,7 +94,7 @@ static void double_quantize(lua_State *L, lh_quantized *q) {
   for (int i = 0; i < 3; i++) drop(L, -1);
 }
 
-/* --- making --------------------------------------------------------------- */
+/* --- making -------------------------------------------------------------- */
 
 typedef struct quantize_options {
   int64_t block;
@@ -144,7 +144,7 @@ static int quantize(lua_State *L, lk_format format) {
 #include "../../kernels/core/format.def"
 #undef FORMAT
 
-/* --- back ----------------------------------------------------------------- */
+/* --- back ---------------------------------------------------------------- */
 
 /* Push the scales that dequantize takes. */
 static void push_scales(lua_State *L, const lh_quantized *q) {
@@ -216,7 +216,7 @@ static int quantized_bytes(lua_State *L) {
   return 1;
 }
 
-/* --- errors --------------------------------------------------------------- */
+/* --- errors -------------------------------------------------------------- */
 
 /* Pop the f32 scalar on top of the stack. */
 static double pop_number(lua_State *L) {
@@ -268,7 +268,7 @@ static int quant_error(lua_State *L) {
   return 1;
 }
 
-/* --- fields --------------------------------------------------------------- */
+/* --- fields -------------------------------------------------------------- */
 
 static void push_shape(lua_State *L, const lh_quantized *q) {
   lua_createtable(L, q->shape.rank, 0);
@@ -369,7 +369,7 @@ const lh_class lh_quantized_class = {.name = "gpu.quantized",
                                       .methods = methods,
                                       .close = quantized_close};
 
-/* --- the module ----------------------------------------------------------- */
+/* --- the module ---------------------------------------------------------- */
 
 static int quant_formats(lua_State *L) {
   lua_createtable(L, LK_FORMAT_COUNT, 0);

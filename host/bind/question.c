@@ -15,7 +15,7 @@ static void set_integer(lua_State *L, const char *key, int64_t value) {
   lua_setfield(L, -2, key);
 }
 
-/* --- memory ------------------------------------------------------------------------- */
+/* --- memory -------------------------------------------------------------- */
 
 static void push_categories(lua_State *L, const int64_t *bytes) {
   lua_createtable(L, 0, LK_CATEGORY_COUNT);
@@ -96,7 +96,7 @@ static int program_memory(lua_State *L) {
   return 1;
 }
 
-/* --- counts and work --------------------------------------------------------------------- */
+/* --- counts and work ----------------------------------------------------- */
 
 static void push_names(lua_State *L, const lk_program *p, int kind) {
   const lk_store *s = lk_program_store(p);
@@ -162,7 +162,7 @@ static int program_listing(lua_State *L) {
   return 1;
 }
 
-/* --- profile ------------------------------------------------------------------------------- */
+/* --- profile ------------------------------------------------------------- */
 
 /* The least time of a call at the device's peaks. */
 static double light(const lk_cost *c, const lk_peaks *peaks) {
@@ -189,7 +189,7 @@ static void push_profile_row(lua_State *L, const lk_instr *i, double seconds,
   set_number(L, "speed_of_light", t > 0 ? light(&i->cost, peaks) / t : 0);
 }
 
-/* Run `steps` optimizer steps on fixed ids with every call timed, then reset. */
+/* Run `steps` optimizer steps on fixed ids, every call timed, then reset. */
 static lk_status run_profiled(lh_program *p, int64_t steps) {
   const lk_program_options *o = lk_program_options_of(p->program);
   lk_machine *m = lk_program_machine(p->program);

@@ -31,7 +31,7 @@ static void *new_array(lua_State *L, int64_t count, size_t size) {
   return memset(lua_newuserdatauv(L, bytes, 0), 0, bytes);
 }
 
-/* --- saving --------------------------------------------------------------- */
+/* --- saving -------------------------------------------------------------- */
 
 typedef struct save {
   const char *path;
@@ -124,7 +124,7 @@ static int gpu_save(lua_State *L) {
   return 1;
 }
 
-/* --- loading -------------------------------------------------------------- */
+/* --- loading ------------------------------------------------------------- */
 
 static void load_close(void *object) { lh_safetensors_close(object); }
 static const lh_class load_class = {"gpu.safetensors", NULL, load_close};

@@ -70,7 +70,7 @@ static int symbol_tostring(lua_State *L) {
   return 1;
 }
 
-/* --- forward ----------------------------------------------------------------------- */
+/* --- forward ------------------------------------------------------------- */
 
 /* Keep the error object on top of the stack for lh_raise_build. */
 static void keep_error(lua_State *L, lk_graph *g) {

@@ -1,4 +1,4 @@
-/* gpu.tensor: the class, making tensors, moving values in and out. */
+/* gpu.tensor: the class, and moving values in and out. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@ static void tensor_close(void *object) {
   lk_storage_release(((lh_tensor *)object)->storage);
 }
 
-/* --- making ----------------------------------------------------------------------- */
+/* --- making -------------------------------------------------------------- */
 
 lh_tensor *lh_tensor_check(lua_State *L, int index) {
   return lh_object_check(L, index, &lh_tensor_class);
@@ -72,99 +72,14 @@ lk_shape lh_check_shape(lua_State *L, int index, const char *who) {
   return shape;
 }
 
-/* The string option `key` of the table at `index`, or NULL. */
-static const char *word_option(lua_State *L, int index, const char *key) {
-  const char *word = NULL;
-  if (lua_getfield(L, index, key) == LUA_TSTRING) word = lua_tostring(L, -1);
-  lua_pop(L, 1);  /* the table keeps the string */
-  return word;
-}
-
-static double number_option(lua_State *L, int index, const char *key,
-                            double otherwise) {
-  lua_getfield(L, index, key);
-  double value = luaL_optnumber(L, -1, otherwise);
-  lua_pop(L, 1);
-  return value;
-}
-
-static lk_context *device_option(lua_State *L, int index) {
-  const char *device = word_option(L, index, "device");
-  return device ? lh_context_of(L, device) : lh_context(L);
-}
-
-/* Keys of a maker's table beside its dimensions. */
-static void check_keys(lua_State *L, const char *who,
-                       const char *const *known) {
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING) continue;
-    const char *key = lua_tostring(L, -2);
-    const char *const *k = known;
-    while (*k && strcmp(*k, key) != 0) k++;
-    if (*k) continue;
-    const char *near = lh_nearest(key, known);
-    lh_raise(L, LK_ARGUMENT, near ? "%s: unknown option '%s'; did you mean "
-             "'%s'?" : "%s: unknown option '%s'", who, key, near);
-  }
-}
-
-static lh_tensor *maker(lua_State *L, const char *who) {
-  static const char *const known[] = {"dtype", "device", "value", "seed",
-                                      "mean", "std", "first", "step", NULL};
-  lk_shape shape = lh_check_shape(L, 1, who);
-  check_keys(L, who, known);
-  lk_dtype dtype = lh_check_dtype(L, word_option(L, 1, "dtype"), who);
-  return lh_tensor_new(L, device_option(L, 1), dtype, shape);
-}
-
 /* Run an operator that fills a tensor. */
-static void fill_by(lua_State *L, lh_tensor *t, lk_call call) {
+void lh_fill_by(lua_State *L, lh_tensor *t, lk_call call) {
   call.out[0] = t->t;
   lh_check(L, lk_dispatch(t->context, &call, (lk_storage *[4]){0}),
            &t->context->error);
 }
 
-static int fill_maker(lua_State *L, const char *who, double value) {
-  lh_tensor *t = maker(L, who);
-  fill_by(L, t, (lk_call){.op = LK_OP_fill, .attr = {.value = value}});
-  return 1;
-}
-
-static int gpu_zeros(lua_State *L) { return fill_maker(L, "gpu.zeros", 0); }
-static int gpu_ones(lua_State *L) { return fill_maker(L, "gpu.ones", 1); }
-
-static int gpu_full(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  return fill_maker(L, "gpu.full", number_option(L, 1, "value", 0));
-}
-
-static int gpu_arange(lua_State *L) {
-  lh_tensor *t = maker(L, "gpu.arange");
-  fill_by(L, t, (lk_call){.op = LK_OP_arange,
-                          .attr = {.value = number_option(L, 1, "first", 0),
-                                   .scale = number_option(L, 1, "step", 1)}});
-  return 1;
-}
-
-static int gpu_randn(lua_State *L) {
-  lh_tensor *t = maker(L, "gpu.randn");
-  double seed = number_option(L, 1, "seed", -1);
-  uint64_t key = seed >= 0 ? (uint64_t)seed : lh_seed(L);
-  uint32_t words[LK_CLOCK] = {(uint32_t)key, (uint32_t)(key >> 32)};
-  int64_t stream = seed >= 0 ? 0 : lh_next_stream(L);
-  lh_tensor *clock = lh_tensor_new(L, t->context, LK_U32,
-                                   lk_shape_of(LK_CLOCK));
-  lh_tensor_upload(L, clock, words);
-  lk_call call = {.op = LK_OP_randn, .in = {clock->t},
-                  .attr = {.stream = stream,
-                           .scale = number_option(L, 1, "std", 1),
-                           .value = number_option(L, 1, "mean", 0)}};
-  fill_by(L, t, call);
-  lua_pop(L, 1);
-  return 1;
-}
-
-/* --- values in and out --------------------------------------------------------------- */
+/* --- values in and out --------------------------------------------------- */
 
 void lh_tensor_upload(lua_State *L, lh_tensor *t, const void *data) {
   lh_check(L, t->context->backend->upload(t->context, t->t.data, data,
@@ -176,66 +91,6 @@ void lh_tensor_download(lua_State *L, const lh_tensor *t, void *data) {
   lh_check(L, t->context->backend->download(t->context, data, t->t.data,
                                             lk_tensor_bytes(&t->t)),
            &t->context->error);
-}
-
-/* The shape of nested tables; every level must be as long as its first. */
-static lk_shape nested_shape(lua_State *L, int index) {
-  lk_shape shape = {0};
-  lua_pushvalue(L, index);
-  int depth = 1;
-  while (lua_istable(L, -1)) {
-    if (shape.rank == LK_MAX_RANK)
-      lh_raise(L, LK_SHAPE, "gpu.tensor: at most %d dimensions", LK_MAX_RANK);
-    shape.dim[shape.rank++] = (int64_t)lua_rawlen(L, -1);
-    lua_rawgeti(L, -1, 1);
-    depth++;
-  }
-  lua_pop(L, depth);
-  return shape;
-}
-
-/* Append the numbers of the table on top of the stack; returns the next
- * place. */
-static int64_t read_nested(lua_State *L, lk_shape shape, int depth,
-                           lk_dtype dtype, void *values, int64_t at) {
-  if (depth == shape.rank) {
-    int number;
-    double x = lua_tonumberx(L, -1, &number);
-    if (!number)
-      lh_raise(L, LK_ARGUMENT, "gpu.tensor: element %d is a %s, not a number",
-               (int)at + 1, luaL_typename(L, -1));
-    if (dtype == LK_I32) ((int32_t *)values)[at] = (int32_t)x;
-    else ((float *)values)[at] = (float)x;
-    return at + 1;
-  }
-  if (!lua_istable(L, -1) ||
-      (int64_t)lua_rawlen(L, -1) != shape.dim[depth])
-    lh_raise(L, LK_SHAPE, "gpu.tensor: rows differ in length");
-  luaL_checkstack(L, 2, "gpu.tensor");
-  for (int64_t i = 1; i <= shape.dim[depth]; i++) {
-    lua_rawgeti(L, -1, i);
-    at = read_nested(L, shape, depth + 1, dtype, values, at);
-    lua_pop(L, 1);
-  }
-  return at;
-}
-
-static int gpu_tensor(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lk_dtype wish = lh_check_dtype(L, word_option(L, 1, "dtype"), "gpu.tensor");
-  lk_shape shape = nested_shape(L, 1);
-  lk_dtype plain = wish == LK_I32 ? LK_I32 : LK_F32;
-  int64_t count = lk_shape_count(shape);
-  void *values = lua_newuserdatauv(L, (size_t)(count ? count : 1) * 4, 0);
-  lua_pushvalue(L, 1);
-  read_nested(L, shape, 0, plain, values, 0);
-  lua_pop(L, 1);
-  lh_tensor *t = lh_tensor_new(L, device_option(L, 1), plain, shape);
-  lh_tensor_upload(L, t, values);
-  if (wish == plain) return 1;
-  lk_tensor preset = {.dtype = wish, .shape = shape};
-  lh_call(L, LK_OP_cast, (int[]){lua_gettop(L)}, 1, LK_ATTRS(0), &preset);
-  return 1;
 }
 
 /* Push the values as f32 or i32 in a userdata; returns them. */
@@ -328,14 +183,14 @@ static int tensor_copy(lua_State *L) {
   lh_tensor *t = lh_tensor_check(L, 1), *u = lh_tensor_check(L, 2);
   if (t->t.dtype != u->t.dtype || !lk_shape_equal(t->t.shape, u->t.shape))
     lh_raise(L, LK_SHAPE, "copy: both tensors must have one shape and dtype");
-  fill_by(L, t, (lk_call){.op = LK_OP_copy, .in = {u->t}});
+  lh_fill_by(L, t, (lk_call){.op = LK_OP_copy, .in = {u->t}});
   lua_settop(L, 1);
   return 1;
 }
 
 static int tensor_fill(lua_State *L) {
   lh_tensor *t = lh_tensor_check(L, 1);
-  fill_by(L, t, (lk_call){.op = LK_OP_fill,
+  lh_fill_by(L, t, (lk_call){.op = LK_OP_fill,
                           .attr = {.value = luaL_checknumber(L, 2)}});
   lua_settop(L, 1);
   return 1;
@@ -353,13 +208,21 @@ static int tensor_equal(lua_State *L) {
   return 1;
 }
 
+typedef struct tolerance {
+  double rtol, atol;
+} tolerance;
+
+static const lh_option tolerance_options[] = {
+    {"rtol", LH_NUMBER, offsetof(tolerance, rtol), 0, 0, NULL,
+     "relative to |b|; 1e-5"},
+    {"atol", LH_NUMBER, offsetof(tolerance, atol), 0, 0, NULL,
+     "absolute; 1e-8"},
+    {NULL, 0, 0, 0, 0, NULL, NULL}};
+
 static int tensor_allclose(lua_State *L) {
   lk_dtype da, db;
-  double rtol = 1e-5, atol = 1e-8;
-  if (lua_istable(L, 3)) {
-    rtol = number_option(L, 3, "rtol", rtol);
-    atol = number_option(L, 3, "atol", atol);
-  }
+  tolerance bound = {1e-5, 1e-8};
+  lh_options(L, 3, "allclose", tolerance_options, 0, &bound);
   lk_tensor a = lh_tensor_check(L, 1)->t, b = lh_tensor_check(L, 2)->t;
   bool close = lk_shape_equal(a.shape, b.shape);
   if (close) {
@@ -368,13 +231,13 @@ static int tensor_allclose(lua_State *L) {
       lh_raise(L, LK_DTYPE, "allclose: needs float tensors");
     for (int64_t i = 0; i < lk_tensor_count(&a) && close; i++)
       close = fabs((double)x[i] - (double)y[i]) <=
-              atol + rtol * fabs((double)y[i]);
+              bound.atol + bound.rtol * fabs((double)y[i]);
   }
   lua_pushboolean(L, close);
   return 1;
 }
 
-/* --- the class -------------------------------------------------------------------------- */
+/* --- the class ----------------------------------------------------------- */
 
 static int tensor_index(lua_State *L) {
   const char *key = lua_type(L, 2) == LUA_TSTRING ? lua_tostring(L, 2) : NULL;
@@ -420,14 +283,14 @@ static int tensor_newindex(lua_State *L) {
   row.data = (char *)t->t.data + (i - 1) * lk_tensor_bytes(&row);
   lh_tensor view = {.context = t->context, .t = row};
   if (lua_type(L, 3) == LUA_TNUMBER) {
-    fill_by(L, &view, (lk_call){.op = LK_OP_fill,
+    lh_fill_by(L, &view, (lk_call){.op = LK_OP_fill,
                                 .attr = {.value = lua_tonumber(L, 3)}});
     return 0;
   }
   lh_tensor *u = lh_tensor_check(L, 3);
   if (u->t.dtype != row.dtype || !lk_shape_equal(u->t.shape, row.shape))
     lh_raise(L, LK_SHAPE, "t[i] = u: u must have the shape and dtype of t[i]");
-  fill_by(L, &view, (lk_call){.op = LK_OP_copy, .in = {u->t}});
+  lh_fill_by(L, &view, (lk_call){.op = LK_OP_copy, .in = {u->t}});
   return 0;
 }
 
@@ -488,7 +351,8 @@ static const lh_function methods[] = {
      "Same shape, dtype and bits.", NULL},
     {"allclose", tensor_allclose,
      "(self, other: gpu.tensor, options?: {rtol: number, atol: number}): "
-     "boolean", "|a - b| <= atol + rtol |b| everywhere.", NULL},
+     "boolean", "|a - b| <= atol + rtol |b| everywhere.",
+     tolerance_options},
     {"numel", tensor_numel, "(self): integer", "The number of elements.",
      NULL},
     {"bytes", tensor_bytes, "(self): integer", "The bytes of its elements.",
@@ -501,23 +365,8 @@ static const lh_function methods[] = {
 
 const lh_class lh_tensor_class = {"gpu.tensor", methods, tensor_close};
 
-static const lh_function makers[] = {
-    {"tensor", gpu_tensor, "(values: table): gpu.tensor",
-     "A tensor of nested tables of numbers; options dtype, device.", NULL},
-    {"zeros", gpu_zeros, "(shape: table): gpu.tensor",
-     "Zeros of the given shape; options dtype, device.", NULL},
-    {"ones", gpu_ones, "(shape: table): gpu.tensor",
-     "Ones of the given shape; options dtype, device.", NULL},
-    {"full", gpu_full, "(shape: table): gpu.tensor",
-     "`value` everywhere; options value, dtype, device.", NULL},
-    {"arange", gpu_arange, "(shape: table): gpu.tensor",
-     "first, first + step, …: gpu.arange{5, first = 0, step = 1}.", NULL},
-    {"randn", gpu_randn, "(shape: table): gpu.tensor",
-     "Normal numbers; options seed, mean, std, dtype, device.", NULL},
-    {NULL, NULL, NULL, NULL, NULL}};
-
 void lh_add_tensor(lua_State *L) {
   lh_class_new(L, &lh_tensor_class);
   lh_class_add(L, &lh_tensor_class, lh_operand_methods);
-  lh_register(L, "gpu", makers);
+  lh_add_makers(L);
 }

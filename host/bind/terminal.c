@@ -37,7 +37,7 @@ static int terminal_isatty(lua_State *L) {
   return 1;
 }
 
-/* --- colour --- */
+/* --- colour -------------------------------------------------------------- */
 
 /* What --color says: host.options.color; "auto" where nobody set it. */
 static const char *push_choice(lua_State *L) {
@@ -85,7 +85,7 @@ static int terminal_color(lua_State *L) {
   return 1;
 }
 
-/* --- progress --- */
+/* --- progress ------------------------------------------------------------ */
 
 typedef struct progress {
   double told; /* when the last plain line was written; 0: never */

@@ -97,7 +97,7 @@ lk_value lk_value_view(lk_graph *g, lk_value base, int64_t offset,
 
 int64_t lk_graph_stream(lk_graph *g) { return (int64_t)++g->streams; }
 
-/* --- emission -------------------------------------------------------------- */
+/* --- emission ------------------------------------------------------------ */
 
 /* Results whose value is made again rather than kept by `light` recompute. */
 static bool is_cheap(lk_op op, int result) {
@@ -226,7 +226,7 @@ lk_value lk_emit_reshape(lk_graph *g, lk_value x, lk_shape shape) {
                     LK_ATTRS(0));
 }
 
-/* --- sums that wait -------------------------------------------------------- */
+/* --- sums that wait ------------------------------------------------------ */
 
 typedef struct lk_pending {
   lk_value value;   /* what stands for the result */

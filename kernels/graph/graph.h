@@ -132,7 +132,7 @@ lk_value lk_graph_fail(lk_graph *graph, lk_status code, const char *format,
                        ...) __attribute__((format(printf, 3, 4)));
 bool lk_graph_ok(const lk_graph *graph);
 
-/* --- sums that wait for their consumer ------------------------------------
+/* --- sums that wait for their consumer -------------------------------------
  * A residual layer's x + dropout(delta) is not emitted at once: a norm that
  * consumes it emits residual_norm, one pass over memory; anything else emits
  * residual. Likewise silu waits for a dropout. */
@@ -159,7 +159,7 @@ lk_value lk_emit_saved(lk_graph *graph, lk_value x);
 /* From here on x, the output of a block, survives `block` recompute. */
 void lk_mark_boundary(lk_graph *graph, lk_value x);
 
-/* --- the reverse pass ------------------------------------------------------ */
+/* --- the reverse pass ---------------------------------------------------- */
 
 /* Told when the gradient of a parameter is final. */
 typedef void (*lk_final)(lk_graph *graph, int parameter, lk_value gradient,

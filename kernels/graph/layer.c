@@ -77,7 +77,7 @@ lk_status lk_layer_add_parameter(lk_layer *layer, const char *name,
   return LK_OK;
 }
 
-/* --- names -------------------------------------------------------------------
+/* --- names -----------------------------------------------------------------
  * A parameter is called <path>.<its name>; the path holds the names that
  * the user gave and, for an unnamed sequential inside a sequential, its
  * position. A leaf without a name is called after its kind. */
@@ -162,7 +162,7 @@ lk_status lk_layer_collect(lk_layer *layer, lk_store *store,
   return collect(layer, NULL, 0, store, (lk_path){""}, error);
 }
 
-/* --- emission ----------------------------------------------------------------- */
+/* --- emission ------------------------------------------------------------ */
 
 lk_value lk_layer_emit(lk_graph *g, lk_layer *layer, lk_value x) {
   if (!lk_graph_ok(g)) return LK_NONE;

@@ -87,7 +87,7 @@ lk_status lk_layer_collect(lk_layer *layer, lk_store *store, lk_error *error);
 /* Emit a layer on x. */
 lk_value lk_layer_emit(lk_graph *graph, lk_layer *layer, lk_value x);
 
-/* --- for layer_*.c ---------------------------------------------------------- */
+/* --- for layer_*.c ------------------------------------------------------- */
 
 typedef struct lk_layer_rules {
   lk_status (*declare)(lk_layer *layer, lk_error *error);

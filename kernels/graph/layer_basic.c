@@ -3,7 +3,7 @@
 
 #include "layer.h"
 
-/* --- embedding --------------------------------------------------------------- */
+/* --- embedding ----------------------------------------------------------- */
 
 lk_status layer_embedding_declare(lk_layer *l, lk_error *error) {
   if (l->o.in < 1 || l->o.out < 1)
@@ -26,7 +26,7 @@ lk_value layer_embedding_emit(lk_graph *g, lk_layer *l, lk_value ids) {
                     LK_ATTRS(.scale = l->o.scale));
 }
 
-/* --- linear --------------------------------------------------------------------- */
+/* --- linear -------------------------------------------------------------- */
 
 lk_status layer_linear_declare(lk_layer *l, lk_error *error) {
   if (l->o.in < 1 || l->o.out < 1)
@@ -44,7 +44,7 @@ lk_value layer_linear_emit(lk_graph *g, lk_layer *l, lk_value x) {
   return lk_layer_product(g, l, 0, l->o.bias, x);
 }
 
-/* --- norm -------------------------------------------------------------------------- */
+/* --- norm ---------------------------------------------------------------- */
 
 lk_status layer_rmsnorm_declare(lk_layer *l, lk_error *error) {
   if (l->o.in < 1)
@@ -60,7 +60,7 @@ lk_value layer_rmsnorm_emit(lk_graph *g, lk_layer *l, lk_value x) {
   return lk_emit_norm(g, x, lk_layer_operand(g, l, 0), l->o.eps);
 }
 
-/* --- activations ---------------------------------------------------------------------- */
+/* --- activations --------------------------------------------------------- */
 
 lk_status layer_silu_declare(lk_layer *l, lk_error *error) {
   (void)l, (void)error;
@@ -90,7 +90,7 @@ lk_value layer_gated_emit(lk_graph *g, lk_layer *l, lk_value x) {
                           lk_emit_dropout(g, hidden, l->o.p));
 }
 
-/* --- dropout --------------------------------------------------------------------------- */
+/* --- dropout ------------------------------------------------------------- */
 
 lk_status layer_dropout_declare(lk_layer *l, lk_error *error) {
   if (l->o.p < 0 || l->o.p >= 1)
@@ -103,7 +103,7 @@ lk_value layer_dropout_emit(lk_graph *g, lk_layer *l, lk_value x) {
   return lk_emit_dropout(g, x, l->o.p);
 }
 
-/* --- head --------------------------------------------------------------------------------- */
+/* --- head ---------------------------------------------------------------- */
 
 lk_status layer_head_declare(lk_layer *l, lk_error *error) {
   if (l->o.tied) {

@@ -1,7 +1,7 @@
 /* Layers of layers: sequential, residual, and the user's own. */
 #include "layer.h"
 
-/* --- sequential ------------------------------------------------------------------- */
+/* --- sequential ---------------------------------------------------------- */
 
 lk_status layer_sequential_declare(lk_layer *l, lk_error *error) {
   if (l->children == 0)
@@ -26,7 +26,7 @@ lk_value layer_sequential_emit(lk_graph *g, lk_layer *l, lk_value x) {
   return x;
 }
 
-/* --- residual ----------------------------------------------------------------------- */
+/* --- residual ------------------------------------------------------------ */
 
 lk_status layer_residual_declare(lk_layer *l, lk_error *error) {
   return layer_sequential_declare(l, error);
@@ -53,7 +53,7 @@ lk_value layer_residual_emit(lk_graph *g, lk_layer *l, lk_value x) {
   return lk_pending_residual(g, x, delta, p, stream);
 }
 
-/* --- custom --------------------------------------------------------------------------- */
+/* --- custom -------------------------------------------------------------- */
 
 lk_status layer_custom_declare(lk_layer *l, lk_error *error) {
   if (l->o.custom.emit == NULL)

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* --- schedule ------------------------------------------------------------------- */
+/* --- schedule ------------------------------------------------------------ */
 
 double lk_schedule_rate(const lk_schedule *s, int64_t step) {
   double w = fmax(1, round(s->warmup * (double)s->steps));
@@ -18,7 +18,7 @@ double lk_schedule_rate(const lk_schedule *s, int64_t step) {
   return s->final + (1 - s->final) * fall;
 }
 
-/* --- groups ---------------------------------------------------------------------- */
+/* --- groups -------------------------------------------------------------- */
 
 bool lk_glob_match(const char *pattern, const char *text) {
   if (*pattern == 0) return *text == 0;
@@ -83,7 +83,7 @@ lk_status lk_optimizer_declare(lk_store *s, lk_error *error) {
   return LK_OK;
 }
 
-/* --- updates ---------------------------------------------------------------------- */
+/* --- updates ------------------------------------------------------------- */
 
 lk_status lk_updates_open(lk_updates *u, const lk_store *s, lk_error *error) {
   size_t n = (size_t)lk_store_parameter_count(s) + 1;

@@ -28,7 +28,7 @@ static lk_value root_of(lk_planner *p, lk_value v) {
   return v;
 }
 
-/* --- order ------------------------------------------------------------------
+/* --- order -----------------------------------------------------------------
  * Instructions run section by section; that is the time axis of the plan. */
 
 static void make_order(lk_planner *p) {
@@ -44,7 +44,7 @@ static void make_order(lk_planner *p) {
   }
 }
 
-/* --- lifetimes ----------------------------------------------------------------- */
+/* --- lifetimes ----------------------------------------------------------- */
 
 static void touch(lk_planner *p, lk_value v, int at) {
   if (v == LK_NONE || p->g->values[v].buffer) return;
@@ -74,7 +74,7 @@ static void stretch_lives(lk_planner *p) {
   }
 }
 
-/* --- in place -------------------------------------------------------------------- */
+/* --- in place ------------------------------------------------------------ */
 
 static int64_t bytes_of(const lk_graph *g, lk_value v) {
   return lk_dtype_bytes(g->values[v].dtype, lk_shape_count(g->values[v].shape));
@@ -119,7 +119,7 @@ static void share_in_place(lk_planner *p) {
   }
 }
 
-/* --- packing ------------------------------------------------------------------------ */
+/* --- packing ------------------------------------------------------------- */
 
 static int64_t align_up(int64_t bytes, int64_t alignment) {
   return (bytes + alignment - 1) / alignment * alignment;
@@ -214,7 +214,7 @@ static bool pack_best(lk_plan *plan) {
   return true;
 }
 
-/* --- the peak -------------------------------------------------------------------------- */
+/* --- the peak ------------------------------------------------------------ */
 
 void lk_plan_timeline(const lk_plan *plan,
                       int64_t (*live)[LK_CATEGORY_COUNT]) {
@@ -244,7 +244,7 @@ static bool find_peak(lk_plan *plan) {
   return true;
 }
 
-/* --- all of it --------------------------------------------------------------------------- */
+/* --- all of it ----------------------------------------------------------- */
 
 static bool planner_open(lk_planner *p, const lk_graph *g, lk_plan *plan) {
   size_t values = (size_t)g->value_count + 1;

@@ -49,7 +49,7 @@ lk_status lk_program_rebatch(const lk_program *program, int64_t batch,
                              int64_t accumulate, lk_program **other,
                              lk_error *error);
 
-/* --- before it runs ---------------------------------------------------------- */
+/* --- before it runs ------------------------------------------------------ */
 
 typedef struct lk_program_memory {
   int64_t peak;                          /* bytes the accountant will see */
@@ -81,7 +81,7 @@ const lk_plan *lk_program_plan(const lk_program *program, bool training);
 const lk_profile *lk_program_profile(const lk_program *program);
 bool lk_program_fused(const lk_program *program);
 
-/* --- running ------------------------------------------------------------------ */
+/* --- running ------------------------------------------------------------- */
 
 /* Allocate, then initialize every parameter from the seed. */
 lk_status lk_program_open(lk_program *program, lk_context *context,

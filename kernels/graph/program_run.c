@@ -37,7 +37,7 @@ lk_status lk_program_reset(lk_program *p) {
   return context_of(p)->backend->synchronize(context_of(p));
 }
 
-/* --- opening --------------------------------------------------------------------------- */
+/* --- opening ------------------------------------------------------------- */
 
 lk_status lk_program_open(lk_program *p, lk_context *context,
                           lk_run_mode mode) {
@@ -64,7 +64,7 @@ void lk_program_close(lk_program *p) {
   p->open = false;
 }
 
-/* --- steps -------------------------------------------------------------------------------- */
+/* --- steps --------------------------------------------------------------- */
 
 lk_status lk_program_begin(lk_program *p, int64_t step) {
   p->step = step;
@@ -136,7 +136,7 @@ lk_status lk_program_evaluate(lk_program *p, const int32_t *ids,
   return LK_OK;
 }
 
-/* --- state ---------------------------------------------------------------------------------- */
+/* --- state --------------------------------------------------------------- */
 
 int64_t lk_program_steps(const lk_program *p) { return p->steps; }
 

@@ -16,7 +16,7 @@ struct lk_reverse {
   int *uses;               /* by parameter: forward calls still to come */
 };
 
-/* --- what gradient rules call ---------------------------------------------- */
+/* --- what gradient rules call -------------------------------------------- */
 
 lk_value lk_gradient_of(lk_reverse *r, lk_value v) {
   return v != LK_NONE && v < r->room ? r->gradient[v] : LK_NONE;
@@ -105,7 +105,7 @@ void lk_contribute(lk_reverse *r, lk_value v, lk_value d) {
   }
 }
 
-/* --- the walk --------------------------------------------------------------- */
+/* --- the walk ------------------------------------------------------------ */
 
 static const lk_gradient_rule rules[LK_OP_COUNT] = {
 #define OP(name, results, inputs, attributes, gradient) \

@@ -78,7 +78,7 @@ int lk_store_add_buffer(lk_store *store, const char *name, lk_dtype dtype,
 void lk_store_add_part(lk_store *store, lk_parameter *parameter, lk_part part,
                        lk_dtype dtype, lk_shape shape, lk_category category);
 
-/* --- weight formats ---------------------------------------------------------
+/* --- weight formats --------------------------------------------------------
  * How a parameter is kept: its buffers, the operand that layers multiply with,
  * and how an update is applied. Layers and optimizers do not know which. */
 

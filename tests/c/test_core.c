@@ -6,7 +6,7 @@
 #include "../../kernels/core/context.h"
 #include "check.h"
 
-/* --- the accountant ------------------------------------------------------- */
+/* --- the accountant ------------------------------------------------------ */
 
 static void *plain_allocate(void *state, int64_t bytes) {
   ++*(int *)state;
@@ -145,7 +145,7 @@ static void test_threads(void) {
   lk_memory_close(memory);
 }
 
-/* --- contexts and storage ------------------------------------------------- */
+/* --- contexts and storage ------------------------------------------------ */
 
 static lk_context *opened(void) {
   lk_context *context = NULL;
@@ -202,7 +202,7 @@ static void test_storage(void) {
   lk_context_close(context);
 }
 
-/* --- the list ------------------------------------------------------------- */
+/* --- the list ------------------------------------------------------------ */
 
 static void test_op_info(void) {
   const lk_op_info *info = lk_op_info_of(LK_OP_residual_norm);
@@ -228,7 +228,7 @@ static void test_op_info(void) {
   CHECK(lk_op_find("nothing") == LK_OP_COUNT, "unknown");
 }
 
-/* --- dispatch ------------------------------------------------------------- */
+/* --- dispatch ------------------------------------------------------------ */
 
 static lk_tensor tensor(void *data, int64_t a, int64_t b) {
   return (lk_tensor){data, LK_F32, lk_shape_of(a, b)};
@@ -324,7 +324,7 @@ static void test_dispatch_failures(void) {
   lk_context_close(context);
 }
 
-/* --- tracing -------------------------------------------------------------- */
+/* --- tracing ------------------------------------------------------------- */
 
 static void count_before(void *state, const lk_call *call) {
   if (call->op == LK_OP_copy) ++*(int *)state;

@@ -6,7 +6,7 @@
 #include "check.h"
 #include "model.h"
 
-/* --- gradients --------------------------------------------------------------- */
+/* --- gradients ----------------------------------------------------------- */
 
 static double uniform(uint32_t *x) {
   *x = *x * 1664525u + 1013904223u;
@@ -103,7 +103,7 @@ static void test_gradient_decoder(void) {
                       decoder_block(0, 4)), true);
 }
 
-/* --- recompute ------------------------------------------------------------------ */
+/* --- recompute ----------------------------------------------------------- */
 
 static uint64_t hash_after(lk_program_options o, int steps, lk_run_mode mode) {
   lk_program *p = compile_model(decoder(0.1, 2), o, muon_and_adamw());
@@ -187,7 +187,7 @@ static void test_micro_batches_draw_alike(void) {
         loss[1]);
 }
 
-/* --- schedule and names ------------------------------------------------------------ */
+/* --- schedule and names -------------------------------------------------- */
 
 static void test_schedule(void) {
   lk_schedule s = {.kind = LK_COSINE, .warmup = 0.1, .final = 0.1,

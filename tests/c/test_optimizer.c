@@ -3,7 +3,7 @@
 #include "../../kernels/base/scalar.h"
 #include "ops.h"
 
-/* --- what the tests share ------------------------------------------------- */
+/* --- what the tests share ------------------------------------------------ */
 
 static float *control_of(float rate, float loss_scale, float t, bool finite) {
   float *c = ops_memory(LK_CONTROL * 4);
@@ -35,7 +35,7 @@ static float *copied(const float *x, int64_t n) {
 
 static const lk_dtype gradients[2] = {LK_F32, LK_BF16};
 
-/* --- conversions ---------------------------------------------------------- */
+/* --- conversions --------------------------------------------------------- */
 
 /* Every value of the small formats, and nearest-even between neighbours. */
 static void test_conversions(void) {
@@ -75,7 +75,7 @@ static void test_conversions(void) {
   CHECK(lk_e4m3_from_f32(NAN) == 0x7F, "e4m3 NaN");
 }
 
-/* --- gathering and measuring ---------------------------------------------- */
+/* --- gathering and measuring --------------------------------------------- */
 
 static void test_accumulate(void) {
   enum { N = 20011 };
@@ -148,7 +148,7 @@ static void test_clip(void) {
   }
 }
 
-/* --- AdamW, SGD ----------------------------------------------------------- */
+/* --- AdamW, SGD ---------------------------------------------------------- */
 
 /* What the copy must hold: w rounded to the copy's dtype. */
 static void check_copy(const lk_tensor *copy, const float *w, int64_t n) {
@@ -232,7 +232,7 @@ static void test_sgd(void) {
   check_sgd(true, true, LK_F32);
 }
 
-/* --- Muon ----------------------------------------------------------------- */
+/* --- Muon ---------------------------------------------------------------- */
 
 static void check_momentum(lk_dtype gradient, lk_dtype direction) {
   enum { N = 18001 };
@@ -400,7 +400,7 @@ static void test_newton_schulz_zero(void) {
     CHECK(((float *)call.out[0].data)[i] == 0, "[%d]", i);
 }
 
-/* --- a step whose gradient is not finite ---------------------------------- */
+/* --- a step whose gradient is not finite --------------------------------- */
 
 static void test_stopped(void) {
   enum { N = 300 };

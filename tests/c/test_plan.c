@@ -154,7 +154,7 @@ static void test_allocations_fail(void) {
   lk_program_free(p);
 }
 
-/* --- the process's own memory ------------------------------------------------------- */
+/* --- the process's own memory -------------------------------------------- */
 
 static int64_t status_bytes(const char *key) {
   char line[256];

@@ -8,7 +8,7 @@
 #include "../../kernels/core/context.h"
 #include "check.h"
 
-/* --- calls written as text ------------------------------------------------ */
+/* --- calls written as text ----------------------------------------------- */
 
 /* One call: tensors as "f32 2x3, - , i32 4": a dtype and sizes ("." for none),
  * "-" for an absent one. Results that are inferred are absent. */
@@ -136,7 +136,7 @@ static lk_call call_of(const op_case *c) {
   return call;
 }
 
-/* --- every operator has a rule, a cost and a kernel ----------------------- */
+/* --- every operator has a rule, a cost and a kernel ---------------------- */
 
 static void test_cases_are_complete(void) {
   for (int op = 0; op < LK_OP_COUNT; op++) {
@@ -164,7 +164,7 @@ static void test_costs(void) {
     }
 }
 
-/* --- running -------------------------------------------------------------- */
+/* --- running ------------------------------------------------------------- */
 
 static void *allocated[16];
 static int allocated_count;
@@ -213,7 +213,7 @@ static void test_every_case_runs(void) {
   lk_context_close(context);
 }
 
-/* --- calls with one thing changed ----------------------------------------- */
+/* --- calls with one thing changed ---------------------------------------- */
 
 static int refused, accepted;
 
@@ -311,7 +311,7 @@ static void test_changed_calls(void) {
   lk_context_close(context);
 }
 
-/* --- texts ---------------------------------------------------------------- */
+/* --- texts --------------------------------------------------------------- */
 
 static const struct {
   op_case call;
@@ -404,7 +404,7 @@ static void test_texts(void) {
   }
 }
 
-/* --- costs that are arithmetic -------------------------------------------- */
+/* --- costs that are arithmetic ------------------------------------------- */
 
 static lk_cost cost_of(lk_op op, const char *inputs, const char *results,
                        lk_attr attr) {

@@ -17,7 +17,7 @@ static const char *place(void) {
   return path;
 }
 
-/* --- writing and reading -------------------------------------------------- */
+/* --- writing and reading ------------------------------------------------- */
 
 static const float floats[6] = {1, -2, 3.5f, 0, 1e-30f, 7};
 static const uint8_t bytes3[3] = {1, 2, 255};
@@ -123,7 +123,7 @@ static void test_foreign(void) {
   lh_safetensors_close(&f);
 }
 
-/* --- refusing to write ---------------------------------------------------- */
+/* --- refusing to write --------------------------------------------------- */
 
 static void refuse(lh_safetensors_entry *list, int64_t count, lk_status code,
                    const char *message) {
@@ -186,7 +186,7 @@ static void test_full_disk(void) {
   unlink(place());
 }
 
-/* --- damaged files -------------------------------------------------------- */
+/* --- damaged files ------------------------------------------------------- */
 
 static void write_file(const char *header, int64_t header_size,
                        int64_t values) {

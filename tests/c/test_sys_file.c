@@ -177,7 +177,7 @@ static void test_folders(void) {
   free(outside);
 }
 
-/* --- checksums --- */
+/* --- checksums ----------------------------------------------------------- */
 
 static uint32_t crc_slowly(const unsigned char *p, size_t size) {
   uint32_t c = ~0u;
@@ -200,7 +200,7 @@ static void test_checksums(void) {
   CHECK(lh_fnv1a64(LH_FNV1A64, "foobar", 6) == 0x85944171f73967e8u);
 }
 
-/* --- journals --- */
+/* --- journals ------------------------------------------------------------ */
 
 /* What a journal's file holds: good, damaged, torn lines. */
 static void count_lines(const char *path, int counts[3]) {

@@ -210,7 +210,7 @@ static void test_start_time(void) {
   CHECK(lh_process_start_time(0x3fffffff) == -1);
 }
 
-/* --- locks --- */
+/* --- locks --------------------------------------------------------------- */
 
 static void test_lock(void) {
   char path[] = "/tmp/lh_lock_XXXXXX";
@@ -260,7 +260,7 @@ static void test_lock_of_the_killed(void) {
   unlink(path);
 }
 
-/* --- signals --- */
+/* --- signals ------------------------------------------------------------- */
 
 static void test_signals(void) {
   pid_t pid = fork();
