@@ -58,7 +58,8 @@ LEVELED  := $(LEVEL) $(if $(LEVEL),$(addprefix kernels/cpu/,$(shell \
 
 , := ,
 
-# CUDA: the architectures that both we and this nvcc know; newest also as PTX.
+# CUDA: the architectures that both we and this nvcc know; the newest of
+# several also as PTX.
 # auto: native where there is a GPU, else one of them.
 CUDA_OURS := 80 86 89 90 100 120
 CUDA_ALL  := $(filter $(CUDA_KNOWN),$(CUDA_OURS))
@@ -72,14 +73,14 @@ ifeq ($(CUDA_SET),native)
 endif
 CUDA_WANT := $(if $(filter all,$(CUDA_SET)),$(CUDA_ALL),$(CUDA_SET))
 CUDA_CODE = $(foreach a,$(CUDA_WANT:90=90a),\
-  -gencode arch=compute_$a,code=sm_$a) \
+  -gencode arch=compute_$a,code=sm_$a) $(if $(word 2,$(CUDA_WANT)),\
   -gencode arch=compute_$(lastword $(CUDA_WANT)),code=compute_$(lastword \
-  $(CUDA_WANT))
+  $(CUDA_WANT)))
 NVCCFLAGS = -std=c++17 -O3 -lineinfo \
   -Xcompiler -fPIC,-Wall,-fvisibility=hidden $(CUDA_CODE)
 # Products and sums are contracted only where speed needs it: elsewhere the
 # bits are the CPU's.
-CUDA_FMA := attention% loss
+CUDA_FMA := attention% loss activation
 
 # --- what there is to build ------------------------------------------------
 SOURCES := $(filter-out host/main.c $(LEVELED),$(wildcard kernels/*/*.c \
@@ -173,9 +174,11 @@ deps: ## Install what is missing; OPTIONAL=1 takes the optional parts too
 configure: ## Look again at what this machine has
 	@.ci/setup configure $(CONFIG)
 
+# Without a GPU the sweep has no use for the plugin, whose build takes minutes.
 sweep: ## Install what is missing, build, run the sweep of 16 experiments
 	@.ci/setup install build plots
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory \
+	  $(if $(wildcard /dev/nvidiactl /dev/dxg),,CUDA=) all
 	@build/llmhost experiments/sweep.lua $(ARGS)
 
 # --- checks ----------------------------------------------------------------
