@@ -15,18 +15,21 @@ static inline int64_t lk_attention_padded(int64_t width) {
 #define LK_ATTENTION_KEY_TILE(padded) ((padded) <= 64 ? 128 : 64)
 
 /* Whether tensor cores take it: 16-bit elements, rows of whole 16-byte pieces,
- * and random counters that fall on multiples of eight keys. Plain kernels take
- * everything else, slowly. */
+ * random counters that fall on multiples of eight keys, a threshold under
+ * 2^16. Plain kernels take everything else, slowly. */
 static inline bool lk_attention_tiled(const lk_attr *a, lk_dtype dtype) {
   return (dtype == LK_BF16 || dtype == LK_F16) && a->width % 8 == 0 &&
-         a->width <= 128 && a->scale > 0 && (a->p <= 0 || a->seq % 8 == 0);
+         a->width <= 128 && a->scale > 0 &&
+         (a->p <= 0 || (a->seq % 8 == 0 && a->p < 0.9999));
 }
 
 /* Scratch of the backward: offsets in bytes, each a multiple of 16. */
 typedef struct lk_attention_layout {
-  int64_t tiles;    /* query tiles of all heads that several blocks add to */
-  int64_t partial;  /* their dq: f32 [tiles, query tile, padded width] */
-  int64_t turns;    /* u32 [tiles]: additions made */
+  int64_t queries;  /* query tiles of all heads that several blocks add to */
+  int64_t keys;     /* key tiles that several query heads add to */
+  int64_t dq;       /* f32 [queries, query tile, padded width] */
+  int64_t dkv;      /* f32 [keys, 2, key tile, padded width] */
+  int64_t turns;    /* u32 [queries + keys]: additions made */
   int64_t stats;    /* f32 [B, H, T, 2] */
   int64_t bytes;
 } lk_attention_layout;
@@ -36,13 +39,18 @@ static inline lk_attention_layout lk_attention_layout_of(const lk_attr *a,
   lk_attention_layout l = {0};
   int64_t padded = lk_attention_padded(a->width);
   int64_t rows = LK_ATTENTION_QUERY_TILE(padded);
+  int64_t keys = LK_ATTENTION_KEY_TILE(padded);
   int64_t heads = a->batch * a->heads;
-  /* the first tile of keys is the only one that these queries see */
-  int64_t single = LK_ATTENTION_KEY_TILE(padded) / rows;
-  int64_t tiles = (a->seq + rows - 1) / rows - single;
-  if (lk_attention_tiled(a, dtype) && tiles > 0) l.tiles = heads * tiles;
-  l.turns = l.partial + l.tiles * rows * padded * 4;
-  l.stats = l.turns + (l.tiles + 3) / 4 * 16;
+  if (lk_attention_tiled(a, dtype)) {
+    /* the first tile of keys is the only one that its own queries see */
+    if (a->seq > keys)
+      l.queries = heads * ((a->seq + rows - 1) / rows - keys / rows);
+    if (a->heads > a->kv_heads)
+      l.keys = a->batch * a->kv_heads * ((a->seq + keys - 1) / keys);
+  }
+  l.dkv = l.dq + l.queries * rows * padded * 4;
+  l.turns = l.dkv + l.keys * 2 * keys * padded * 4;
+  l.stats = l.turns + (l.queries + l.keys + 3) / 4 * 16;
   l.bytes = l.stats + heads * a->seq * 8;
   return l;
 }

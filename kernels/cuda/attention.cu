@@ -55,12 +55,15 @@ lk_status cuda_attention_backward(lk_context *context, const lk_call *call) {
   args.o = call->in[2].data;
   args.lse = (float *)call->in[3].data;
   args.dqkv = call->out[0].data;
-  args.partial = (float *)(scratch + layout.partial);
-  args.turns = (uint32_t *)(scratch + layout.turns);
+  args.dq = (float *)(scratch + layout.dq);
+  args.dkv = (float *)(scratch + layout.dkv);
+  args.dq_turns = (uint32_t *)(scratch + layout.turns);
+  args.dkv_turns = args.dq_turns + layout.queries;
   args.stats = (float2 *)(scratch + layout.stats);
   bool tiled = lk_attention_tiled(&call->attr, args.dtype);
   auto backward = tiled ? attention_backward_tiled : attention_backward_plain;
   cudaStream_t stream = cuda_stream(context);
-  CUDA_TRY(context, attention_stats(&args, layout.tiles, stream));
+  CUDA_TRY(context,
+           attention_stats(&args, layout.queries + layout.keys, stream));
   return cuda_check(context, backward(&args, stream), "attention_backward");
 }

@@ -15,7 +15,8 @@ extern "C" {
 #define LN_2 0.6931471805599453f
 
 /* qkv [B·T, (H + 2K)·D], o and d_o [B·T, H·D], dqkv as qkv, all of one dtype;
- * lse [B, H, T] f32. The last three point into scratch (backward). */
+ * lse [B, H, T] f32. stats and what follows is scratch of the backward,
+ * core/attention.h. */
 typedef struct attention_args {
   const void *qkv, *d_o;
   void *o, *dqkv;
@@ -28,8 +29,8 @@ typedef struct attention_args {
   uint32_t threshold;       /* draws below it drop; 0: none are made */
   uint32_t stream;
   float2 *stats;            /* [B, H, T]: lse · log2 e, Σ do · o / factor */
-  float *partial;           /* dq of query tiles that several blocks add to */
-  uint32_t *turns;          /* [B, H, tiles]: additions made to each */
+  float *dq, *dkv;          /* sums that several blocks add to */
+  uint32_t *dq_turns, *dkv_turns; /* how many have, by tile */
 } attention_args;
 
 /* Each enqueues on `stream` and gives the launch's error, if any. */
@@ -39,7 +40,7 @@ cudaError_t attention_backward_tiled(const attention_args *, cudaStream_t);
 enum { ATTENTION_PLAIN_WIDTH = 1024 };
 cudaError_t attention_forward_plain(const attention_args *, cudaStream_t);
 cudaError_t attention_backward_plain(const attention_args *, cudaStream_t);
-/* stats, and zeros to `tiles` turns: before either backward. */
+/* stats, and zeros to `tiles` turns from dq_turns on: before a backward. */
 cudaError_t attention_stats(const attention_args *, int64_t tiles,
                             cudaStream_t);
 

@@ -1,22 +1,23 @@
 /* Attention backward on tensor cores (Dao et al. 2022, 2023): a block owns a
- * tile of keys of one key/value head and walks the query tiles that see it,
- * head after head of the group. Scores are computed transposed, keys by
- * queries, so that probabilities and their gradients go from one product's
- * result straight into the next one's operand; only dq needs them turned.
+ * tile of keys of one query head and walks the query tiles that see it. Scores
+ * are computed transposed, keys by queries, so that probabilities and their
+ * gradients go from one product's result straight into the next one's operand;
+ * only dq needs them turned.
  *
  * dq of a query tile is a sum over key tiles, made by several blocks in turn,
- * from the diagonal down: each waits until the one before has added its part.
- * A block waits only for blocks with a lower index, which started before it,
- * so the sum has one order and always ends. */
+ * from the diagonal down; dk and dv are sums over the query heads that share
+ * them, likewise in turn. */
 #include "attention_tile.cuh"
+#include "attention_turns.cuh"
 
 /* M: 16-row tiles of keys of a warp. Columns of dq are shared out among
  * WIDTHS warps, each with 32 queries and 8·DQ columns. */
 template <int D> struct backward_shape {
   static constexpr int ROWS = LK_ATTENTION_QUERY_TILE(D);
   static constexpr int KEYS = LK_ATTENTION_KEY_TILE(D);
-  static constexpr int M = KEYS / 16 / ATTENTION_WARPS;
-  static constexpr int WIDTHS = ATTENTION_WARPS * 32 / ROWS;
+  static constexpr int WARPS = 4, THREADS = 32 * WARPS;
+  static constexpr int M = KEYS / 16 / WARPS;
+  static constexpr int WIDTHS = WARPS * 32 / ROWS;
   static constexpr int DQ = D / 8 / WIDTHS;
   static constexpr int KEY_TILE = KEYS * D * 2, ROW_TILE = ROWS * D * 2;
   static constexpr int DS_TILE = KEYS * ROWS * 2;
@@ -29,8 +30,12 @@ template <int D> struct backward_shape {
 /* Where a block stands; `shared` is the address of its memory. */
 struct backward_place {
   uint32_t shared;
+  int b, h, kv, block;      /* sequence, heads, tile of keys */
+  int warp;
   int key, warp_key;        /* first key of the block, of the warp */
   int row;                  /* first query of the tile */
+  int64_t pitch;            /* elements of a row of qkv */
+  int64_t q, k;             /* offsets of row 0 of the heads in qkv */
   float unit;               /* scale · log2 e */
 };
 
@@ -88,22 +93,22 @@ __device__ __forceinline__ void backward_gather(const uint32_t p[][4][2],
     }
 }
 
-/* Bit k: whether the element of query `row` (the lane's own) and the warp's
- * k-th key is kept. */
+/* Which of the warp's keys the lane's own query `row` keeps: bit n + 16e is key
+ * 2n + e (of 32; with 16 keys, n counts from 8). */
 template <int M>
-__device__ __forceinline__ uint32_t backward_kept(attention_draws d, int seq8,
-                                                  int row, int key) {
-  uint32_t kept = 0;
-  draws_fresh(d);
+__device__ __forceinline__ uint32_t backward_kept(const attention_draws &d,
+                                                  int seq8, int row,
+                                                  int key) {
+  uint32_t kept = 0, w[2 * M][4];
+  uint64_t block[2 * M];
 #pragma unroll
-  for (int i = 0; i < 2 * M; i++) {
-    lk_rng_word4 w = draw_row8(d, seq8, row, key / 8 + i);
+  for (int i = 0; i < 2 * M; i++)
+    block[i] = d.block + (uint64_t)row * (uint64_t)seq8 +
+               (uint64_t)(key / 8 + i);
+  draws_make<2 * M>(d, block, w);
 #pragma unroll
-    for (int t = 0; t < 4; t++) {
-      if (keeps_low(d, w.w[t])) kept |= 1u << (i * 8 + t * 2);
-      if (keeps_high(d, w.w[t])) kept |= 2u << (i * 8 + t * 2);
-    }
-  }
+  for (int i = 0; i < 8 * M; i++)
+    kept = kept >> 1 | keeps_both(d, w[i / 4][i % 4]);
   return kept;
 }
 
@@ -115,6 +120,7 @@ __device__ __forceinline__ void backward_softmax(
     float s[][4][4], float dp[][4][4], uint32_t p[][4][2],
     uint32_t ds[][4][2]) {
   const int lane = threadIdx.x & 31, g = lane >> 2, c = lane & 3;
+  const int shift = (g >> 1) + (g & 1) * 16 + (M == 1 ? 8 : 0);
   const bool whole = row >= at.warp_key + 16 * M - 1;
 #pragma unroll
   for (int n = 0; n < 4; n++) {
@@ -124,7 +130,7 @@ __device__ __forceinline__ void backward_softmax(
     if (DROP)
 #pragma unroll
       for (int e = 0; e < 2; e++)
-        bits[e] = __shfl_sync(~0u, kept, n * 8 + c * 2 + e) >> g;
+        bits[e] = __shfl_sync(~0u, kept, n * 8 + c * 2 + e) >> shift;
 #pragma unroll
     for (int m = 0; m < M; m++)
 #pragma unroll
@@ -137,9 +143,8 @@ __device__ __forceinline__ void backward_softmax(
           float x = exp2_fast(fmaf(s[m][n][2 * r + e], at.unit, -lse));
           float d = dp[m][n][2 * r + e];
           if (!whole && j > i + e) x = 0;
-          bool keep = !DROP || bits[e] & 1u << (m * 16 + r * 8);
-          y[e] = keep ? x : 0;
-          dy[e] = x * ((keep ? d : 0) - delta);
+          y[e] = !DROP || bits[e] & 1u << (m * 8 + r * 4) ? x : 0;
+          dy[e] = DROP ? fmaf(y[e], d, -x * delta) : x * (d - delta);
         }
         p[m][n][r] = pack2<T>(y[0], y[1]);
         ds[m][n][r] = pack2<T>(dy[0], dy[1]);
@@ -175,8 +180,8 @@ __device__ __forceinline__ void backward_tile(const attention_args &a,
                                               backward_state<D> &w) {
   using shape = backward_shape<D>;
   constexpr int M = shape::M;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
-  const uint32_t own = at.shared + warp * M * 16 * D * 2;
+  const int lane = threadIdx.x & 31;
+  const uint32_t own = at.shared + at.warp * M * 16 * D * 2;
   const uint32_t q = at.shared + stage, d_o = q + shape::ROW_TILE;
 #pragma unroll 1
   for (int half = 0; half < shape::ROWS; half += 32) {
@@ -185,7 +190,7 @@ __device__ __forceinline__ void backward_tile(const attention_args &a,
     if (row + 31 < at.warp_key) { /* all behind the diagonal */
 #pragma unroll
       for (int i = 0; i < M * 8; i++) ds[i / 8][i / 2 % 4][i % 2] = 0;
-      backward_put<D>(shared + shape::DS, warp, half, ds);
+      backward_put<D>(shared + shape::DS, at.warp, half, ds);
       continue;
     }
     uint32_t kept = 0;
@@ -200,7 +205,7 @@ __device__ __forceinline__ void backward_tile(const attention_args &a,
     backward_softmax<T, M, DROP>(at, row, (const float4 *)stats, kept, s, dp,
                                  p, ds);
     backward_gather<T, D>(p, by_row<D>(d_o) + part, w.dv);
-    backward_put<D>(shared + shape::DS, warp, half, ds);
+    backward_put<D>(shared + shape::DS, at.warp, half, ds);
     backward_gather<T, D>(ds, by_row<D>(q) + part, w.dk);
   }
 }
@@ -239,29 +244,11 @@ backward_queries(uint32_t shared, int keys,
   }
 }
 
-/* Wait until `turn` additions were made; one thread of the block. */
-__device__ __forceinline__ void await_turn(const uint32_t *turns,
-                                           uint32_t turn) {
-  uint32_t made;
-  do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                  : "=r"(made)
-                  : "l"(turns)
-                  : "memory");
-  while (made != turn);
-}
-
-/* After a barrier that follows the block's writes; one thread. */
-__device__ __forceinline__ void pass_turn(uint32_t *turns, uint32_t turn) {
-  __threadfence();
-  asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(turns), "r"(turn)
-               : "memory");
-}
-
-/* dq · scale · factor to its place in dqkv; `out` is row 0 of its head. */
+/* dq · scale · factor to its place in dqkv. */
 template <typename T, int D>
 __device__ __forceinline__ void
-backward_store(const attention_args &a, const backward_place &at, T *out,
-               int64_t pitch, const float dq[2][backward_shape<D>::DQ][4]) {
+backward_store(const attention_args &a, const backward_place &at,
+               const float dq[2][backward_shape<D>::DQ][4]) {
   using shape = backward_shape<D>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
   const int row = at.row + warp / shape::WIDTHS * 32 + (lane >> 2);
@@ -272,176 +259,191 @@ backward_store(const attention_args &a, const backward_place &at, T *out,
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       const int i = row + m * 16 + r * 8;
+      T *out = (T *)a.dqkv + at.q + i * at.pitch + column;
       if (i >= a.seq) continue;
 #pragma unroll
       for (int n = 0; n < shape::DQ; n++)
         if (column + n * 8 < a.width)
-          *(uint32_t *)(out + i * pitch + column + n * 8) =
+          *(uint32_t *)(out + n * 8) =
               pack2<T>(dq[m][n][2 * r] * factor, dq[m][n][2 * r + 1] * factor);
     }
 }
 
-/* Add the block's part of a tile's dq to what the blocks before made of it, or
- * write the result if it is the last. `first`: nobody added before. */
+/* The block's part of a query tile's dq: added to `sum`, to which `before`
+ * blocks have added, or written as the result if it is the last. ds of all
+ * warps is in shared memory. */
 template <typename T, int D>
 __device__ __forceinline__ void
-backward_add(const attention_args &a, const backward_place &at, bool first,
-             float *partial, T *out, int64_t pitch,
-             float dq[2][backward_shape<D>::DQ][4]) {
-  constexpr int DQ = backward_shape<D>::DQ;
-  float4 *tile = (float4 *)partial + threadIdx.x;
-  if (!first)
-#pragma unroll
-    for (int i = 0; i < 2 * DQ; i++) {
-      float4 x = __ldcg(tile + i * ATTENTION_THREADS);
-      float *y = dq[i / DQ][i % DQ];
-      y[0] += x.x, y[1] += x.y, y[2] += x.z, y[3] += x.w;
-    }
-  if (at.key == 0) {
-    backward_store<T, D>(a, at, out, pitch, dq);
-    return;
-  }
-#pragma unroll
-  for (int i = 0; i < 2 * DQ; i++) {
-    const float *y = dq[i / DQ][i % DQ];
-    __stcg(tile + i * ATTENTION_THREADS, make_float4(y[0], y[1], y[2], y[3]));
-  }
+backward_add(const attention_args &a, const backward_place &at, int before,
+             float *sum) {
+  using shape = backward_shape<D>;
+  float dq[2][shape::DQ][4];
+  backward_queries<T, D>(at.shared,
+                         min(shape::KEYS, at.row + shape::ROWS - at.key), dq);
+  if (before > 0) turn_take<2 * shape::DQ, shape::THREADS>(dq[0], sum);
+  if (at.key == 0)
+    backward_store<T, D>(a, at, dq);
+  else
+    turn_leave<2 * shape::DQ, shape::THREADS>(dq[0], sum);
 }
 
-/* The (head, query tile) pairs of a block, in order. */
-struct backward_walk {
-  int first, tiles, steps; /* of one head; of all */
-};
-
-/* q, d_o and stats of step `i` into a stage of shared memory. */
+/* q, d_o and stats of the query tile at `row` into a stage of shared
+ * memory. */
 template <typename T, int D>
 __device__ __forceinline__ void
-backward_load(const attention_args &a, const tile_source<T, D> &q,
-              const tile_source<T, D> &d_o, const backward_walk &walk,
-              const float2 *stats, uint32_t to, int i) {
+backward_load(const attention_args &a,
+              const tile_source<T, D, backward_shape<D>::THREADS> &q,
+              const tile_source<T, D, backward_shape<D>::THREADS> &d_o,
+              const float2 *stats, uint32_t to, int row) {
   using shape = backward_shape<D>;
-  const int head = i / walk.tiles;
-  const int row = (walk.first + i % walk.tiles) * shape::ROWS;
-  tile_source<T, D> x = q, y = d_o;
-  x.from += (int64_t)head * a.width * 2;
-  y.from += (int64_t)head * a.width * 2;
-  x.template load<shape::ROWS, false>(to, row);
-  y.template load<shape::ROWS, false>(to + shape::ROW_TILE, row);
-  const int t = threadIdx.x;
-  if (t < shape::ROWS)
-    copy_async8(to + 2 * shape::ROW_TILE + t * 8,
-                stats + (int64_t)head * a.seq + row + t, row + t < a.seq);
+  const int i = row + threadIdx.x;
+  q.template load<shape::ROWS, false>(to, row);
+  d_o.template load<shape::ROWS, false>(to + shape::ROW_TILE, row);
+  if (threadIdx.x < shape::ROWS)
+    copy_async8(to + 2 * shape::ROW_TILE + threadIdx.x * 8, stats + i,
+                i < a.seq);
   copy_commit();
 }
 
-/* Grid: key tiles from the last to the first, key/value head after head. */
+/* Sum of the block's dk and dv and those of the group's heads before it. True
+ * in the last block of the group, which has it all; the others leave theirs. */
+template <int D>
+__device__ __forceinline__ bool backward_group(const attention_args &a,
+                                               const backward_place &at,
+                                               int blocks,
+                                               backward_state<D> &w) {
+  using shape = backward_shape<D>;
+  constexpr int N = shape::M * D / 8, THREADS = shape::THREADS;
+  const int group = a.heads / a.kv_heads, turn = at.h % group;
+  const int64_t tile = ((int64_t)at.b * a.kv_heads + at.kv) * blocks +
+                       at.block;
+  uint32_t *turns = a.dkv_turns + tile;
+  float *dk = a.dkv + tile * (2 * shape::KEYS * D);
+  float *dv = dk + shape::KEYS * D;
+  if (turn > 0) {
+    if (threadIdx.x == 0) turn_await(turns, turn);
+    __syncthreads();
+    turn_take<N, THREADS>(w.dk[0], dk);
+    turn_take<N, THREADS>(w.dv[0], dv);
+  }
+  if (turn == group - 1) return true;
+  turn_leave<N, THREADS>(w.dk[0], dk);
+  turn_leave<N, THREADS>(w.dv[0], dv);
+  __syncthreads();
+  if (threadIdx.x == 0) turn_pass(turns, turn + 1);
+  return false;
+}
+
+/* dk and dv of the warp's keys; `tile` is its own part of shared memory. */
+template <typename T, int D>
+__device__ __forceinline__ void
+backward_finish(const attention_args &a, const backward_place &at,
+                const backward_state<D> &w, char *tile) {
+  const float scale = a.scale * a.factor;
+#pragma unroll
+  for (int m = 0; m < backward_shape<D>::M; m++) {
+    const int first = at.warp_key + m * 16;
+    T *out = (T *)a.dqkv + at.k + first * at.pitch;
+    char *own = tile + m * 16 * D * 2;
+    store_rows<T, D>(w.dk[m], scale, scale, own, out, at.pitch,
+                     a.seq - first, a.width);
+    store_rows<T, D>(w.dv[m], a.factor, a.factor, own,
+                     out + a.kv_heads * a.width, at.pitch, a.seq - first,
+                     a.width);
+  }
+}
+
+/* Grid: key tiles from the last to the first, head after head. */
+template <int D>
+__device__ __forceinline__ backward_place
+backward_open(const attention_args &a, int blocks, char *shared) {
+  using shape = backward_shape<D>;
+  backward_place at;
+  const int bh = (int)(blockIdx.x / blocks);
+  at.shared = shared_address(shared);
+  at.block = blocks - 1 - (int)(blockIdx.x % blocks);
+  at.b = bh / a.heads;
+  at.h = bh % a.heads;
+  at.kv = at.h / (a.heads / a.kv_heads);
+  at.warp = (int)threadIdx.x / 32;
+  at.key = at.block * shape::KEYS;
+  at.warp_key = at.key + at.warp * 16 * shape::M;
+  at.row = at.key;
+  at.pitch = (int64_t)(a.heads + 2 * a.kv_heads) * a.width;
+  at.q = (int64_t)at.b * a.seq * at.pitch + at.h * a.width;
+  at.k = at.q + (a.heads - at.h + at.kv) * a.width;
+  at.unit = a.scale * LOG2_E;
+  return at;
+}
+
 template <typename T, int D, bool DROP>
-__global__ void __launch_bounds__(ATTENTION_THREADS, 2)
+__global__ void __launch_bounds__(backward_shape<D>::THREADS, 2)
     k_attention_backward(const attention_args a) {
   using shape = backward_shape<D>;
+  using source = tile_source<T, D, shape::THREADS>;
+  /* query tiles below this one have a single addend: no turns */
+  constexpr int SINGLE = shape::KEYS / shape::ROWS;
   extern __shared__ __align__(256) char shared[];
   const int blocks = (a.seq + shape::KEYS - 1) / shape::KEYS;
   const int tiles = (a.seq + shape::ROWS - 1) / shape::ROWS;
-  const int block = blocks - 1 - (int)(blockIdx.x % blocks);
-  const int bk = (int)(blockIdx.x / blocks);
-  const int b = bk / a.kv_heads, kv = bk % a.kv_heads;
-  const int group = a.heads / a.kv_heads, h = kv * group;
-  const int64_t pitch = (int64_t)(a.heads + 2 * a.kv_heads) * a.width;
-  const int64_t row0 = (int64_t)b * a.seq;
-  const int warp = threadIdx.x / 32;
-  backward_place at;
-  at.shared = shared_address(shared);
-  at.key = block * shape::KEYS;
-  at.warp_key = at.key + warp * 16 * shape::M;
-  at.unit = a.scale * LOG2_E;
-  backward_walk walk;
-  walk.first = at.key / shape::ROWS;
-  walk.tiles = tiles - walk.first;
-  walk.steps = walk.tiles * group;
-
-  const T *q = (const T *)a.qkv + row0 * pitch + h * a.width;
-  const T *k = q + (a.heads - h + kv) * a.width;
-  T *dq_out = (T *)a.dqkv + (q - (const T *)a.qkv);
+  backward_place at = backward_open<D>(a, blocks, shared);
+  const int64_t bh = (int64_t)at.b * a.heads + at.h;
+  const int64_t first_sum = bh * (tiles - SINGLE) - SINGLE;
   const int64_t o_pitch = (int64_t)a.heads * a.width;
-  const T *d_o = (const T *)a.d_o + row0 * o_pitch + h * a.width;
-  const float2 *stats = a.stats + ((int64_t)b * a.heads + h) * a.seq;
-  const tile_source<T, D> qs(q, pitch, a), dos(d_o, o_pitch, a);
-  tile_source<T, D>(k, pitch, a)
-      .template load<shape::KEYS, false>(at.shared, at.key);
-  tile_source<T, D>(k + a.kv_heads * a.width, pitch, a)
-      .template load<shape::KEYS, false>(at.shared + shape::KEY_TILE, at.key);
-  backward_load<T, D>(a, qs, dos, walk, stats, at.shared + shape::STAGES, 0);
+  const T *k = (const T *)a.qkv + at.k;
+  const T *d_o = (const T *)a.d_o + at.b * a.seq * o_pitch + at.h * a.width;
+  const source qs((const T *)a.qkv + at.q, at.pitch, a), dos(d_o, o_pitch, a);
+  const source ks(k, at.pitch, a), vs(k + a.kv_heads * a.width, at.pitch, a);
+  const float2 *stats = a.stats + bh * a.seq;
+  attention_draws draws;
+  if (DROP) draws = draws_open(a, at.b, at.h);
 
+  ks.template load<shape::KEYS, false>(at.shared, at.key);
+  vs.template load<shape::KEYS, false>(at.shared + shape::KEY_TILE, at.key);
+  backward_load<T, D>(a, qs, dos, stats, at.shared + shape::STAGES, at.key);
   backward_state<D> w;
 #pragma unroll
-  for (int i = 0; i < shape::M * D / 2; i++) {
-    w.dk[i / (D / 2)][i / 4 % (D / 8)][i % 4] = 0;
-    w.dv[i / (D / 2)][i / 4 % (D / 8)][i % 4] = 0;
-  }
-  /* Query tiles below this one have a single addend: no turns. */
-  constexpr int SINGLE = shape::KEYS / shape::ROWS;
-  uint32_t *turns = NULL;
-  uint32_t turn = 0;
-  for (int i = 0; i < walk.steps; i++) {
-    const int stage = shape::STAGES + (i & 1) * shape::STAGE;
-    const int head = h + i / walk.tiles, tile = walk.first + i % walk.tiles;
+  for (int i = 0; i < shape::M * D / 2; i++)
+    w.dk[0][i / 4][i % 4] = w.dv[0][i / 4][i % 4] = 0;
+  uint32_t *turns = NULL, turn = 0;
+  for (int tile = at.block * SINGLE; tile < tiles; tile++) {
+    const int stage = shape::STAGES + (tile & 1) * shape::STAGE;
+    const int next = shape::STAGES + (~tile & 1) * shape::STAGE;
+    const int before = tile / SINGLE - at.block; /* blocks that add first */
     at.row = tile * shape::ROWS;
     copy_wait();
     __syncthreads();
-    if (turns && threadIdx.x == 0) pass_turn(turns, turn);
-    if (i + 1 < walk.steps)
-      backward_load<T, D>(a, qs, dos, walk, stats,
-                          at.shared + shape::STAGES + (~i & 1) * shape::STAGE,
-                          i + 1);
-    attention_draws draws;
-    if (DROP) draws = draws_open(a, b, head);
+    if (turns && threadIdx.x == 0) turn_pass(turns, turn);
+    if (tile + 1 < tiles)
+      backward_load<T, D>(a, qs, dos, stats, at.shared + next,
+                          at.row + shape::ROWS);
     backward_tile<T, D, DROP>(a, at, draws, shared, stage, w);
-
-    const int64_t shared_tile =
-        ((int64_t)b * a.heads + head) * (tiles - SINGLE) + tile - SINGLE;
-    const int before = tile / SINGLE - block; /* blocks that add first */
+    if (at.block > 0) turns = a.dq_turns + first_sum + tile;
     if (before > 0 && threadIdx.x == 0)
-      await_turn(a.turns + shared_tile, before);
+      turn_await(a.dq_turns + first_sum + tile, before);
     __syncthreads();
-    float dq[2][shape::DQ][4];
-    backward_queries<T, D>(at.shared,
-                           min(shape::KEYS, at.row + shape::ROWS - at.key),
-                           dq);
-    backward_add<T, D>(a, at, before == 0,
-                       a.partial + shared_tile * (shape::ROWS * D),
-                       dq_out + (head - h) * a.width, pitch, dq);
-    turns = block > 0 ? a.turns + shared_tile : NULL;
+    backward_add<T, D>(a, at, before,
+                       a.dq + (first_sum + tile) * (shape::ROWS * D));
     turn = before + 1;
   }
   __syncthreads();
-  if (turns && threadIdx.x == 0) pass_turn(turns, turn);
-
-  T *dk = (T *)a.dqkv + (k - (const T *)a.qkv);
-#pragma unroll
-  for (int m = 0; m < shape::M; m++) {
-    const int first = at.warp_key + m * 16;
-    const int64_t offset = first * pitch;
-    char *own = shared + (warp * shape::M + m) * 16 * D * 2;
-    const float scale = a.scale * a.factor;
-    store_rows<T, D>(w.dk[m], scale, scale, own, dk + offset, pitch,
-                     a.seq - first, a.width);
-    store_rows<T, D>(w.dv[m], a.factor, a.factor, own,
-                     dk + a.kv_heads * a.width + offset, pitch,
-                     a.seq - first, a.width);
-  }
+  if (turns && threadIdx.x == 0) turn_pass(turns, turn);
+  if (a.heads == a.kv_heads || backward_group<D>(a, at, blocks, w))
+    backward_finish<T, D>(a, at, w,
+                          shared + at.warp * shape::M * 16 * D * 2);
 }
 
 template <typename T, int D, bool DROP>
 static cudaError_t launch(const attention_args *a, cudaStream_t stream) {
   using shape = backward_shape<D>;
   int64_t blocks = (a->seq + shape::KEYS - 1) / shape::KEYS;
-  int64_t grid = blocks * a->batch * a->kv_heads;
+  int64_t grid = blocks * a->batch * a->heads;
   if (grid > INT32_MAX) return cudaErrorInvalidConfiguration;
   auto kernel = k_attention_backward<T, D, DROP>;
   cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shape::BYTES);
   if (status != cudaSuccess) return status;
-  kernel<<<(unsigned)grid, ATTENTION_THREADS, shape::BYTES, stream>>>(*a);
+  kernel<<<(unsigned)grid, shape::THREADS, shape::BYTES, stream>>>(*a);
   return cudaGetLastError();
 }
 

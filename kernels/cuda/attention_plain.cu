@@ -196,51 +196,67 @@ __global__ void k_attention_plain_dkv(const attention_args a) {
 
 /* --- statistics ----------------------------------------------------------- */
 
-/* LANES (a power of two) lanes a row of a head, `piece` elements each time. */
-template <typename T, int LANES>
-__global__ void k_attention_stats(const attention_args a, int64_t tiles) {
-  const int64_t thread = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
-  if (thread < tiles) a.turns[thread] = 0;
-  const int64_t rows = (int64_t)a.batch * a.heads * a.seq;
-  const int64_t at = thread / LANES;
+enum { STATS_LANES = 8, STATS_ROWS = 32, STATS_THREADS = 256 };
+
+/* Σ o · d_o over a row's elements that the lane has. */
+template <typename T>
+__device__ __forceinline__ float stats_dot(const T *o, const T *d_o,
+                                           int width) {
+  constexpr int PIECE = 16 / sizeof(T);
+  const bool whole = width % PIECE == 0;
   float sum = 0;
-  if (at < rows) {
-    const int64_t t = at % a.seq, bh = at / a.seq;
-    const int64_t b = bh / a.heads, h = bh % a.heads;
-    const int64_t row = ((b * a.seq + t) * a.heads + h) * a.width;
-    const T *o = (const T *)a.o + row, *d_o = (const T *)a.d_o + row;
-    constexpr int PIECE = 16 / sizeof(T);
-    const bool whole = a.width % PIECE == 0;
-    for (int d = (int)(thread % LANES) * PIECE; d < a.width;
-         d += LANES * PIECE) {
-      T x[PIECE], y[PIECE];
-      if (whole) {
-        *(uint4 *)x = *(const uint4 *)(o + d);
-        *(uint4 *)y = *(const uint4 *)(d_o + d);
-      }
-#pragma unroll
-      for (int i = 0; i < PIECE; i++)
-        if (whole)
-          sum = fmaf(value_of(x[i]), value_of(y[i]), sum);
-        else if (d + i < a.width)
-          sum = fmaf(value_of(o[d + i]), value_of(d_o[d + i]), sum);
+  for (int d = threadIdx.x % STATS_LANES * PIECE; d < width;
+       d += STATS_LANES * PIECE) {
+    __align__(16) T x[PIECE], y[PIECE];
+    if (whole) {
+      *(uint4 *)x = *(const uint4 *)(o + d);
+      *(uint4 *)y = *(const uint4 *)(d_o + d);
     }
+#pragma unroll
+    for (int i = 0; i < PIECE; i++)
+      if (whole)
+        sum = fmaf(value_of(x[i]), value_of(y[i]), sum);
+      else if (d + i < width)
+        sum = fmaf(value_of(o[d + i]), value_of(d_o[d + i]), sum);
+  }
+  return sum;
+}
+
+/* Grid: STATS_ROWS rows of a head a block, head after head. */
+template <typename T>
+__global__ void __launch_bounds__(STATS_THREADS)
+    k_attention_stats(const attention_args a, unsigned blocks,
+                      int64_t tiles) {
+  const int64_t thread = (int64_t)blockIdx.x * STATS_THREADS + threadIdx.x;
+  if (thread < tiles) a.dq_turns[thread] = 0;
+  const unsigned bh = blockIdx.x / blocks;
+  const unsigned b = bh / (unsigned)a.heads, h = bh % (unsigned)a.heads;
+  const int t = (int)(blockIdx.x % blocks) * STATS_ROWS +
+                (int)threadIdx.x / STATS_LANES;
+  const bool there = bh < (unsigned)(a.batch * a.heads) && t < a.seq;
+  float sum = 0;
+  if (there) {
+    const int64_t row = (((int64_t)b * a.seq + t) * a.heads + h) * a.width;
+    sum = stats_dot((const T *)a.o + row, (const T *)a.d_o + row, a.width);
   }
 #pragma unroll
-  for (int i = LANES / 2; i > 0; i /= 2) sum += __shfl_xor_sync(~0u, sum, i);
-  if (at < rows && thread % LANES == 0)
-    a.stats[at] = make_float2(a.lse[at] * LOG2_E, sum / a.factor);
+  for (int i = STATS_LANES / 2; i > 0; i /= 2)
+    sum += __shfl_xor_sync(~0u, sum, i);
+  if (!there || threadIdx.x % STATS_LANES) return;
+  const int64_t at = (int64_t)bh * a.seq + t;
+  a.stats[at] = make_float2(a.lse[at] * LOG2_E, sum / a.factor);
 }
 
 template <typename T>
 static cudaError_t launch_stats(const attention_args *a, int64_t tiles,
                                 cudaStream_t stream) {
-  constexpr int LANES = 8, THREADS = 256;
-  int64_t threads = (int64_t)a->batch * a->heads * a->seq * LANES;
-  int64_t grid = ((threads > tiles ? threads : tiles) + THREADS - 1) / THREADS;
+  int64_t blocks = (a->seq + STATS_ROWS - 1) / STATS_ROWS;
+  int64_t grid = blocks * a->batch * a->heads;
+  int64_t needed = (tiles + STATS_THREADS - 1) / STATS_THREADS;
+  if (grid < needed) grid = needed;
   if (grid > INT32_MAX) return cudaErrorInvalidConfiguration;
-  k_attention_stats<T, LANES>
-      <<<(unsigned)grid, THREADS, 0, stream>>>(*a, tiles);
+  k_attention_stats<T><<<(unsigned)grid, STATS_THREADS, 0, stream>>>(
+      *a, (unsigned)blocks, tiles);
   return cudaGetLastError();
 }
 

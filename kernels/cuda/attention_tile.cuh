@@ -14,8 +14,6 @@
 #include "../base/rng.h"
 #include "attention.cuh"
 
-enum { ATTENTION_THREADS = 128, ATTENTION_WARPS = 4 };
-
 /* --- arithmetic ----------------------------------------------------------- */
 
 __device__ __forceinline__ float exp2_fast(float x) {
@@ -103,10 +101,11 @@ __device__ __forceinline__ int spread_key(int j) {
   return (j & ~30) | (j >> 2 & 6) | (j & 6) << 2;
 }
 
-/* A thread's part of copying tiles of one head: `from` is its first element
- * (row 0 of the head + its row and piece), `pitch` the bytes of a row. */
-template <typename T, int D> struct tile_source {
-  static constexpr int PIECES = D / 8, STEP = ATTENTION_THREADS / PIECES;
+/* A thread's part of copying tiles of one head by a block of THREADS: `from` is
+ * its first element (row 0 of the head + its row and piece), `pitch` the bytes
+ * of a row. */
+template <typename T, int D, int THREADS> struct tile_source {
+  static constexpr int PIECES = D / 8, STEP = THREADS / PIECES;
   const char *from;
   int pitch, row, seq;
 
@@ -186,6 +185,7 @@ __device__ __forceinline__ void store_rows(const float (*c)[4], float low,
                                            int width) {
   constexpr int PIECES = D / 8;
   const int lane = threadIdx.x & 31, g = lane >> 2, q = lane & 3;
+  __syncwarp(); /* other lanes may still read what was there */
 #pragma unroll
   for (int n = 0; n < PIECES; n++) {
     *(uint32_t *)(tile + piece_at<D>(g, n) + q * 4) =
@@ -227,19 +227,37 @@ draws_open(const attention_args &a, int b, int h) {
   return d;
 }
 
-/* Make the seed opaque, so that the twenty round keys that follow from it are
- * computed where they are used and do not occupy registers along a loop. */
-__device__ __forceinline__ void draws_fresh(attention_draws &d) {
-  uint32_t low = (uint32_t)d.seed, high = (uint32_t)(d.seed >> 32);
-  asm volatile("" : "+r"(low), "+r"(high));
-  d.seed = (uint64_t)high << 32 | low;
-}
-
-/* The draws of row i and keys 8·j8 … 8·j8 + 7, two a word. */
-__device__ __forceinline__ lk_rng_word4 draw_row8(const attention_draws &d,
-                                                  int seq8, int i, int j8) {
-  uint64_t block = d.block + (uint64_t)i * (uint64_t)seq8 + (uint64_t)j8;
-  return lk_philox(d.seed, block, d.stream, d.step);
+/* Draws of N counters at once, w[n] those of block[n]: lk_philox round by
+ * round, so that the rounds of different counters overlap and share their
+ * keys. */
+template <int N>
+__device__ __forceinline__ void draws_make(const attention_draws &d,
+                                           const uint64_t block[N],
+                                           uint32_t w[N][4]) {
+  uint32_t k0 = (uint32_t)d.seed, k1 = (uint32_t)(d.seed >> 32);
+#pragma unroll
+  for (int n = 0; n < N; n++) {
+    w[n][0] = (uint32_t)block[n];
+    w[n][1] = (uint32_t)(block[n] >> 32);
+    w[n][2] = d.stream;
+    w[n][3] = d.step;
+  }
+#pragma unroll
+  for (int round = 0; round < 10; round++) {
+    /* opaque: as base + constant, keys would be made again for each counter */
+    asm volatile("" : "+r"(k0), "+r"(k1));
+#pragma unroll
+    for (int n = 0; n < N; n++) {
+      uint64_t p0 = (uint64_t)0xD2511F53u * w[n][0];
+      uint64_t p1 = (uint64_t)0xCD9E8D57u * w[n][2];
+      w[n][0] = (uint32_t)(p1 >> 32) ^ w[n][1] ^ k0;
+      w[n][2] = (uint32_t)(p0 >> 32) ^ w[n][3] ^ k1;
+      w[n][1] = (uint32_t)p1;
+      w[n][3] = (uint32_t)p0;
+    }
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
 }
 
 /* Whether the element of the lower, the upper half of a word is kept. */
@@ -250,6 +268,17 @@ __device__ __forceinline__ bool keeps_low(const attention_draws &d,
 __device__ __forceinline__ bool keeps_high(const attention_draws &d,
                                            uint32_t word) {
   return word >= d.threshold;
+}
+
+/* Bits 15 and 31: whether the halves of a word are kept. Both are compared at
+ * once: without their highest bits by a difference that cannot borrow, then
+ * with them (set: larger, if the threshold's is not; else: smaller). */
+__device__ __forceinline__ uint32_t keeps_both(const attention_draws &d,
+                                               uint32_t word) {
+  const uint32_t low = d.threshold & 0x7FFF0000u;
+  const uint32_t either = d.threshold >> 31 ? 0 : ~0u;
+  uint32_t rest = (word | 0x80008000u) - (low | low >> 16);
+  return ((rest & word) | (either & (rest | word))) & 0x80008000u;
 }
 
 #endif
