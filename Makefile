@@ -72,10 +72,10 @@ ifeq ($(CUDA_SET),native)
     --query-gpu=compute_cap --format=csv$(,)noheader 2>/dev/null))),all)
 endif
 CUDA_WANT := $(if $(filter all,$(CUDA_SET)),$(CUDA_ALL),$(CUDA_SET))
-CUDA_CODE = $(foreach a,$(CUDA_WANT:90=90a),\
-  -gencode arch=compute_$a,code=sm_$a) $(if $(word 2,$(CUDA_WANT)),\
-  -gencode arch=compute_$(lastword $(CUDA_WANT)),code=compute_$(lastword \
-  $(CUDA_WANT)))
+CUDA_NEW  := $(if $(word 2,$(CUDA_WANT)),$(lastword $(CUDA_WANT)))
+CUDA_CODE := $(foreach a,$(CUDA_WANT:90=90a),\
+  -gencode arch=compute_$a$(,)code=sm_$a) $(CUDA_NEW:%=\
+  -gencode arch=compute_%$(,)code=compute_$(CUDA_NEW))
 NVCCFLAGS = -std=c++17 -O3 -lineinfo \
   -Xcompiler -fPIC,-Wall,-fvisibility=hidden $(CUDA_CODE)
 # Products and sums are contracted only where speed needs it: elsewhere the

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "gpu.h"
+#include "nvml.h"
 
 static void set_string(lua_State *L, const char *key, const char *value) {
   lua_pushstring(L, value);
@@ -54,11 +55,51 @@ static int gpu_devices(lua_State *L) {
   return 1;
 }
 
+static void set_known(lua_State *L, const char *key, double value) {
+  if (value < 0) return;
+  lua_pushnumber(L, value);
+  lua_setfield(L, -2, key);
+}
+
+static void push_use(lua_State *L, const lh_nvml_use *use) {
+  lua_createtable(L, 0, 6);
+  set_known(L, "compute", use->compute);
+  set_known(L, "memory", use->memory);
+  set_known(L, "watts", use->watts);
+  set_known(L, "celsius", use->celsius);
+  lua_pushboolean(L, use->throttled);
+  lua_setfield(L, -2, "throttled");
+  lua_pushboolean(L, use->power_capped);
+  lua_setfield(L, -2, "power_capped");
+}
+
+/* The address of the context's device, "" if it has none; kept for the one
+ * asked for last, since asking the driver takes milliseconds. */
+static const char *bus_of(const lk_context *c) {
+  static const lk_backend *backend;
+  static int device;
+  static lk_device_info info;
+  if (backend == c->backend && device == c->device) return info.bus;
+  info = (lk_device_info){0};
+  if (c->backend->device_info(c->device, &info, NULL) != LK_OK) return "";
+  backend = c->backend;
+  device = c->device;
+  return info.bus;
+}
+
 static int gpu_utilization(lua_State *L) {
-  char name[32];
-  lh_context_name(lh_context(L), name, sizeof name);
+  const lk_context *c = lh_context(L);
+  char name[32], why[256];
+  lh_nvml_use use;
+  const char *bus = bus_of(c);
+  lh_context_name(c, name, sizeof name);
+  snprintf(why, sizeof why, "%s has no counter of its utilization", name);
+  if (*bus && lh_nvml_read(bus, &use, why, sizeof why)) {
+    push_use(L, &use);
+    return 1;
+  }
   lua_pushnil(L);
-  lua_pushfstring(L, "%s has no counter of its utilization", name);
+  lua_pushstring(L, why);
   return 2;
 }
 
@@ -67,8 +108,9 @@ static const lh_function functions[] = {
      "Every device: name (for gpu.device), backend, model, capability, memory "
      "and free in bytes.", NULL},
     {"utilization", gpu_utilization, "(): table|nil, string?",
-     "How busy the current device is: compute, memory, watts, celsius, "
-     "throttled; nil and the reason where it cannot be known.", NULL},
+     "How busy the current device is: compute, memory (percent), watts, "
+     "celsius, throttled, power_capped; nil and the reason where it cannot "
+     "be known.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 void lh_add_device(lua_State *L) { lh_register(L, "gpu", functions); }

@@ -89,7 +89,10 @@ typedef struct lk_profile {
   const char *backend;      /* "cpu", "cuda" */
   int lanes;                /* threads that work in an operator at once */
   int64_t alignment;        /* of every buffer in an arena, bytes */
-  int64_t head_chunk_bytes; /* about how large a chunk of logits is */
+  int64_t head_chunk_bytes; /* about how large a chunk of logits is … */
+  int head_chunks;          /* … unless it takes more of them; 0: any number */
+  int update_group;         /* same-shaped matrices orthogonalized at once at a
+                               step's end, at least */
   int64_t workspace;        /* bytes a library holds while the context lives */
   lk_dtype compute;         /* what layers multiply with: f32, bf16 */
 } lk_profile;
@@ -102,6 +105,7 @@ typedef struct lk_device_info {
   char name[128];           /* "AMD EPYC …", "NVIDIA H200" */
   int64_t memory, free;     /* bytes */
   char capability[16];      /* "avx2", "9.0" */
+  char bus[32];             /* "0000:0a:00.0"; "": none */
 } lk_device_info;
 
 typedef struct lk_backend {

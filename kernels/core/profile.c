@@ -12,7 +12,9 @@ static const lk_profile cuda_profile = {
     .backend = "cuda",
     .lanes = 1,
     .alignment = 256,
-    .head_chunk_bytes = (int64_t)96 << 20,
+    .head_chunk_bytes = (int64_t)192 << 20, /* 2048 rows of 49152 words */
+    .head_chunks = 6,
+    .update_group = 16,
     .workspace = (int64_t)32 << 20,
     .compute = LK_BF16,
 };

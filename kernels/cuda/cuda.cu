@@ -55,12 +55,30 @@ static lk_status device_info(int device, lk_device_info *info,
   snprintf(info->name, sizeof info->name, "%.127s", p.name);
   snprintf(info->capability, sizeof info->capability, "%d.%d", p.major,
            p.minor);
+  if (cudaDeviceGetPCIBusId(info->bus, sizeof info->bus, device) !=
+      cudaSuccess)
+    info->bus[0] = 0;
   info->memory = (int64_t)bytes;
   info->free = (int64_t)free_bytes;
   return LK_OK;
 }
 
 /* --- contexts ----------------------------------------------------------- */
+
+static __global__ void k_present(void) {}
+
+/* Whether the plugin has code for this device. */
+static lk_status check_code(lk_context *context, const cuda_state *s) {
+  cudaFuncAttributes attributes;
+  cudaError_t code = cudaFuncGetAttributes(&attributes, k_present);
+  if (code == cudaSuccess) return LK_OK;
+  cudaGetLastError();
+  return lk_fail(&context->error, LK_UNSUPPORTED,
+                 "cuda:%d has compute capability %d.%d, for which this build "
+                 "has no code (%s); build with make GPU_ARCH=native",
+                 s->device, s->capability / 10, s->capability % 10,
+                 cudaGetErrorString(code));
+}
 
 static lk_status read_device(lk_context *context, cuda_state *s) {
   int major = 0, minor = 0;
@@ -73,7 +91,7 @@ static lk_status read_device(lk_context *context, cuda_state *s) {
   CUDA_TRY(context, cudaDeviceGetAttribute(
       &minor, cudaDevAttrComputeCapabilityMinor, s->device));
   s->capability = 10 * major + minor;
-  return LK_OK;
+  return check_code(context, s);
 }
 
 /* The library's workspace, with the counters at its end. */

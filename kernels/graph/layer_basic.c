@@ -129,6 +129,9 @@ static int64_t head_chunk(const lk_graph *g, int64_t rows, int64_t vocabulary) {
   int64_t bytes = lk_dtype_bytes(g->compute, vocabulary);
   int64_t chunk = g->profile->head_chunk_bytes / bytes / 64 * 64;
   if (chunk < 64) chunk = 64;
+  int64_t most = g->profile->head_chunks;
+  if (most > 0 && chunk < (rows + most - 1) / most)
+    chunk = ((rows + most - 1) / most + 63) / 64 * 64;
   return chunk < rows ? chunk : rows;
 }
 

@@ -121,11 +121,40 @@ static void emit_momentum(lk_graph *g, const lk_parameter *p, lk_value d,
     lk_emit(g, LK_OP_muon_momentum, LK_IN(d, g->control), LK_OUT(m, u), attr);
 }
 
+static double muon_scale(lk_shape s) {
+  return sqrt(fmax(1, (double)s.dim[0] / (double)s.dim[1]));
+}
+
+static lk_value emit_orthogonal(lk_graph *g, const lk_optimizer_group *group,
+                                lk_value u, lk_value o) {
+  return lk_emit(g, LK_OP_newton_schulz, LK_IN(u), LK_OUT(o),
+                 LK_ATTRS(.steps = group->steps, .eps = group->eps)).v[0];
+}
+
+/* o = the parts of u [k, R, C], each orthogonalized and scaled by itself. */
+static void emit_split(lk_graph *g, const lk_parameter *p, lk_value u,
+                       lk_value o, int k) {
+  lk_dtype dtype = g->compute;
+  int64_t columns = p->shape.dim[1], offset = 0;
+  for (int i = 0; i < k; i++) {
+    for (int n = 0; n < 3; n++) {
+      lk_shape s = lk_shape_of(1, p->parts[n], columns);
+      lk_value from = lk_value_view(g, u, offset, dtype, s);
+      lk_value to = lk_value_view(g, o, offset, dtype, s);
+      lk_shape part = lk_shape_of(p->parts[n], columns);
+      lk_emit(g, LK_OP_affine, LK_IN(emit_orthogonal(g, p->group, from, 0)),
+              LK_OUT(to), LK_ATTRS(.scale = muon_scale(part)));
+      offset += lk_dtype_bytes(dtype, lk_shape_count(s));
+    }
+  }
+}
+
 /* One batch of same-shaped matrices: momentum, Newton–Schulz, update. */
 static void emit_muon(lk_graph *g, lk_updates *up,
                       const struct lk_final_gradient *batch, int k) {
   if (!lk_graph_ok(g)) return;
-  lk_shape s = lk_store_parameter(g->store, batch[0].parameter)->shape;
+  lk_parameter lead = *lk_store_parameter(g->store, batch[0].parameter);
+  lk_shape s = lead.shape;
   /* directions lie outside f16's range */
   lk_dtype dtype = g->compute == LK_F16 ? LK_BF16 : g->compute;
   int64_t bytes = lk_dtype_bytes(dtype, lk_shape_count(s));
@@ -134,19 +163,18 @@ static void emit_muon(lk_graph *g, lk_updates *up,
   for (int i = 0; i < k; i++)
     emit_momentum(g, lk_store_parameter(g->store, batch[i].parameter),
                   batch[i].gradient, lk_value_view(g, u, i * bytes, dtype, s));
-  lk_optimizer_group group = *lk_store_parameter(g->store,
-                                                 batch[0].parameter)->group;
+  const lk_optimizer_group *group = lead.group;
+  bool split = group->split && lead.parts[0] > 0;
   lk_value o = lk_value_new(g, dtype, stacked, LK_SCRATCH, "orthogonal");
-  lk_emit(g, LK_OP_newton_schulz, LK_IN(u), LK_OUT(o),
-          LK_ATTRS(.steps = group.steps, .eps = group.eps));
-  double ratio = (double)s.dim[0] / (double)s.dim[1];
+  if (split) emit_split(g, &lead, u, o, k);
+  else emit_orthogonal(g, group, u, o);
   for (int i = 0; i < k; i++)
     lk_weight_update(g, lk_store_parameter(g->store, batch[i].parameter),
                      up->weights,
                      (lk_update){.direction = lk_value_view(g, o, i * bytes,
                                                             dtype, s),
-                                 .lr = group.lr, .decay = group.decay,
-                                 .scale = sqrt(fmax(1, ratio))});
+                                 .lr = group->lr, .decay = group->decay,
+                                 .scale = split ? 1 : muon_scale(s)});
 }
 
 /* May the matrices of `a` and `b` be orthogonalized in one batch? */
@@ -154,7 +182,7 @@ static bool same_batch(const lk_store *s, int a, int b) {
   const lk_parameter *p = lk_store_parameter(s, a);
   const lk_parameter *q = lk_store_parameter(s, b);
   return lk_shape_equal(p->shape, q->shape) && p->group == q->group &&
-         p->format == q->format;
+         p->format == q->format && p->parts[0] == q->parts[0];
 }
 
 /* Take from `list` up to `most` entries that fit with parameter `lead`. */
@@ -178,12 +206,16 @@ static int batch_limit(const lk_updates *u) {
   return u->fuse_group < LARGEST_BATCH ? u->fuse_group : LARGEST_BATCH;
 }
 
+/* Of what is left at the end, when no activation is alive any more. */
 static void emit_all_muon(lk_graph *g, lk_updates *u,
                           struct lk_final_gradient *list, int count) {
   struct lk_final_gradient batch[LARGEST_BATCH];
+  int most = batch_limit(u);
+  if (!u->fused && most < g->profile->update_group)
+    most = g->profile->update_group;
   while (count > 0 && lk_graph_ok(g)) {
     int k = take_batch(g->store, list, &count, list[0].parameter, batch,
-                       batch_limit(u));
+                       most);
     emit_muon(g, u, batch, k);
   }
 }
