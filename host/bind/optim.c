@@ -28,6 +28,8 @@ static const lh_option muon_options[] = {
     {"momentum", LH_NUMBER, AT(g.beta1), 0, 0.9999, NULL, "0.95"},
     {"steps", LH_INTEGER, AT(g.steps), 1, 20, NULL,
      "Newton–Schulz iterations; 5"},
+    {"split_qkv", LH_BOOLEAN, AT(g.split), 0, 0, NULL,
+     "orthogonalize q, k and v by themselves; false"},
     END};
 static const lh_option adamw_options[] = {
     LR, DECAY,

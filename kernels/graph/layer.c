@@ -115,7 +115,8 @@ static lk_status collect_own(lk_layer *layer, lk_store *store, lk_path path,
   for (int i = 0; i < layer->parameters; i++) {
     lk_layer_parameter *d = &layer->parameter[i];
     lk_parameter p = {.shape = d->shape, .kind = d->kind, .init = d->init,
-                      .std = d->std};
+                      .std = d->std,
+                      .parts = {d->parts[0], d->parts[1], d->parts[2]}};
     unique_name(store, path, d->name, p.name, sizeof p.name);
     d->id = lk_store_add_parameter(store, &p);
     if (d->id == 0)

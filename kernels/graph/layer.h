@@ -51,6 +51,7 @@ typedef struct lk_layer_parameter {
   lk_parameter_kind kind;
   lk_init init;
   double std;
+  int64_t parts[3];         /* see lk_parameter */
   int id;
 } lk_layer_parameter;
 

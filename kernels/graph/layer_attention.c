@@ -33,6 +33,9 @@ lk_status layer_attention_declare(lk_layer *l, lk_error *error) {
   int64_t rows = (o->heads + 2 * o->kv_heads) * o->width;
   lk_layer_declare(l, "qkv.weight", lk_shape_of(rows, o->in), LK_KIND_LINEAR,
                    LK_INIT_NORMAL, o->std);
+  int64_t *parts = l->parameter[0].parts;
+  parts[0] = o->heads * o->width;
+  parts[1] = parts[2] = o->kv_heads * o->width;
   lk_layer_declare(l, "out.weight", lk_shape_of(o->in, o->heads * o->width),
                    LK_KIND_LINEAR, LK_INIT_NORMAL, o->std);
   if (!o->qk_norm) return LK_OK;

@@ -18,6 +18,7 @@ typedef struct lk_optimizer_group {
   double eps, decay;
   bool nesterov;        /* SGD */
   int64_t steps;        /* Muon: Newton–Schulz iterations */
+  bool split;           /* Muon: q, k and v apart, though stored as one */
 } lk_optimizer_group;
 
 typedef enum lk_schedule_kind {

@@ -38,6 +38,7 @@ typedef struct lk_parameter {
   double std;
   int index;                /* from 1 */
   int64_t block;            /* quantized: values a scale */
+  int64_t parts[3];         /* rows of the matrices stored as one, or 0 */
   const struct lk_weight_format *format;
   const struct lk_optimizer_group *group;
   int part[LK_PART_COUNT];  /* buffers, 0: none */

@@ -233,6 +233,46 @@ static void test_model_needs_head(void) {
   lk_layer_release(m);
 }
 
+/* With `split`, q, k and v are each orthogonalized: the update of a part of r
+ * rows has the squared norm r · (lr · scale)², about; fused, all share C. */
+static void test_split_qkv(void) {
+  lk_optimizer o = muon_and_adamw();
+  for (int split = 0; split < 2; split++) {
+    o.group[0].split = split;
+    o.schedule.warmup = 0;
+    lk_program *p = compile_model(decoder(0, 2), small_options(), o);
+    must(lk_program_open(p, open_cpu(), LK_RUN_ARENA));
+    const lk_parameter *w = lk_store_find(lk_program_store(p),
+                                          "1.0.attention.qkv.weight");
+    const float *x = lk_machine_buffer(lk_program_machine(p),
+                                       w->part[LK_PART_MASTER]);
+    float before[32 * MODEL_C];
+    memcpy(before, x, sizeof before);
+    train_step(p, 0);
+    int rows[3] = {16, 8, 8}, at = 0;
+    double total = 0;
+    for (int part = 0; part < 3; part++) {
+      double square = 0;
+      for (int i = at; i < at + rows[part] * MODEL_C; i++)
+        square += pow((before[i] - x[i]) / 0.01, 2);
+      at += rows[part] * MODEL_C;
+      total += square;
+      CHECK(!split || (square > 0.4 * rows[part] && square < 1.4 * rows[part]),
+            "part %d of %d rows: %g", part, rows[part], square);
+    }
+    /* fused: 32 × 16, at most 16 singular values, scaled by √2 */
+    CHECK(split || (total > 0.4 * 32 && total < 1.4 * 32), "%g", total);
+    lk_program_free(p);
+  }
+  lk_program_options options = small_options();
+  options.weights.format = lk_weight_format_find("nf4r");
+  o.group[0].split = true;
+  lk_program *p = compile_model(decoder(0, 2), options, o);
+  must(lk_program_open(p, open_cpu(), LK_RUN_ARENA));
+  CHECK(train_step(p, 0).finite, "4-bit, split");
+  lk_program_free(p);
+}
+
 /* A NaN in the weights is noticed in its step and stops the updates. */
 static void test_not_finite(void) {
   lk_program *p = compile_model(decoder(0, 4), small_options(),
@@ -269,6 +309,7 @@ int main(void) {
   RUN(test_glob);
   RUN(test_names);
   RUN(test_model_needs_head);
+  RUN(test_split_qkv);
   RUN(test_not_finite);
   lk_context_close(open_cpu());
   return check_done();
