@@ -1,0 +1,185 @@
+-- Annotations of the module `host` for editors, written by lua/llm/stubs.lua.
+---@meta host
+
+---@class host
+---@field clock fun(): number Seconds that only grow.
+---@field crc32 fun(text: string): string CRC-32 of a string, 8 hexadecimal digits.
+---@field date fun(seconds?: number): string Local date and time in ISO 8601.
+---@field disk fun(path?: string): table|nil, string?, string? free and total bytes of the disk that holds a path.
+---@field fnv1a64 fun(text: string): string FNV-1a hash of a string, 16 hexadecimal digits.
+---@field lock fun(path: string, seconds?: number): userdata|nil, string?, string?, integer?, integer? Take a lock file, waiting at most so long. If another holds it: nil, message, "busy", its pid and start time.
+---@field machine fun(): table cpu, cores, threads, memory, available, os, kernel, isa, wsl.
+---@field nearest fun(word: string, words: string[]): string|nil The word that was probably meant.
+---@field raise fun(code: string, format: string, ...) Raise an error object with a code word, positioned at the line of the user's script that led here.
+---@field size fun(text: string|integer): integer|nil, string?, string? Bytes of "24GB", "1.5GiB", "512MB".
+---@field sleep fun(seconds: number) Wait; a signal ends the wait early.
+---@field time fun(): number Seconds since 1970.
+---@field file host.file
+---@field journal host.journal
+---@field process host.process
+---@field terminal host.terminal
+---@field text host.text
+
+---@class host.file
+---@field append fun(path: string, data: string, sync?: boolean): true|nil, string?, string? Append in one piece; a failed append is cut off again.
+---@field crc32 fun(path: string): string|nil, string?, string? CRC-32 of a file's content, 8 hexadecimal digits.
+---@field exists fun(path: string): boolean Is anything there?
+---@field glob fun(pattern: string): string[]|nil, string?, string? The paths that match a shell pattern, sorted.
+---@field is_directory fun(path: string): boolean Is it a folder?
+---@field is_file fun(path: string): boolean Is it a regular file?
+---@field list fun(path: string): string[]|nil, string?, string? The names in a folder, sorted.
+---@field mkdir fun(path: string): true|nil, string?, string? Make a folder and those above it.
+---@field mtime fun(path: string): number|nil, string?, string? When the content last changed, in seconds since 1970.
+---@field read fun(path: string, max_bytes?: integer): string|nil, string?, string? The whole of a regular file.
+---@field realpath fun(path: string): string|nil, string?, string? The absolute path without links.
+---@field remove fun(path: string): true|nil, string?, string? Remove a file or an empty folder.
+---@field remove_tree fun(path: string): true|nil, string?, string? Remove a folder with everything in it; links are not followed.
+---@field rename fun(from: string, to: string): true|nil, string?, string? Rename, durably.
+---@field size fun(path: string): integer|nil, string?, string? Bytes.
+---@field write fun(path: string, data: string): true|nil, string?, string? Replace a file atomically and durably; on failure the old one stays.
+
+---@class host.journal
+---@field open fun(path: string): userdata|nil, string?, string? Open a journal for appending; a torn last line is cut off.
+---@field read fun(path: string): table[]|nil, table|string, string? The records, and what is wrong: torn, damaged line numbers, gaps.
+
+---@class host.journal.object
+---@field append fun(self: host.journal.object, record: table): integer|nil, string?, string? Append a record durably; its number.
+
+---@class host.process.spawn.options
+---@field cwd? string folder to start in (ours)
+---@field env? any variables to set; false removes one
+---@field stdin? "pipe"|"null"|"inherit" its input (inherit)
+---@field stdout? "pipe"|"null"|"inherit" its output (pipe)
+---@field stderr? "pipe"|"null"|"inherit" its errors (inherit)
+---@field group? boolean a process group of its own, ended as one (true)
+---@field die_with_parent? boolean killed when this process ends (true)
+---@field [integer] any the first options, by position
+
+---@class host.process
+---@field executable fun(): string Path of this program.
+---@field interrupted fun(): integer How many INT or TERM came: 0, or 1 to stop at the next step.
+---@field memory fun(): table resident and peak bytes of this process.
+---@field on_stdin_close fun() End this process when its standard input closes.
+---@field pid fun(): integer This process's id.
+---@field poll fun(processes: table, seconds?: number): table Those with something to read or an end to collect.
+---@field reset_peak fun(): boolean Start the peak again from what is resident.
+---@field signal fun(pid: integer, start: integer, signal?: string): boolean Send a signal to any process, if it still is the one that started then.
+---@field spawn fun(command: host.process.spawn.options): userdata|nil, string?, string? Start a program: { "name", "word", …, options }.
+---@field start_time fun(pid: integer): integer|nil When a process started: with its id, a name for good.
+
+---@class host.process.object
+---@field close_stdin fun(self: host.process.object) Close its input.
+---@field kill fun(self: host.process.object, signal?: string): boolean Send TERM, KILL, INT, … to its whole group.
+---@field read_error_line fun(self: host.process.object, seconds?: number): string|nil, string? The next line of its errors.
+---@field read_line fun(self: host.process.object, seconds?: number): string|nil, string? The next line of its output; nil and "timeout" or "eof".
+---@field wait fun(self: host.process.object, seconds?: number): table|nil, string? Wait for its end: exit or signal, core, max_rss (bytes), user, system (seconds). What it left in its group is killed.
+---@field write fun(self: host.process.object, text: string): true|nil, string?, string? Write to its input.
+
+---@class host.terminal
+---@field color fun(name: string, text: string, fd?: integer): string The text in a colour, or plain: --color, NO_COLOR and the terminal decide.
+---@field isatty fun(fd?: integer): boolean Is it a terminal? 0 input, 1 output (default), 2 errors.
+---@field progress fun(line?: string) Show one line on stderr, over the last one; nil removes it. Without a terminal: a plain line every 5 seconds.
+---@field width fun(fd?: integer): integer Columns of the terminal; 80 where there is none.
+
+---@class host.text.tokenizer.options
+---@field train? any corpus to learn a vocabulary from
+---@field vocab? integer ids of a learned vocabulary (4096)
+---@field threads? integer threads to count words on (0: one per core)
+---@field file? string path of a tokenizer.json
+---@field merges? string path of a merges.txt
+---@field rules? "smollm" how merges.txt becomes ids (smollm)
+---@field [integer] any the first options, by position
+
+---@class host.text.corpus.options
+---@field source? string file, folder, pattern, '-' for standard input, or 'system'
+---@field texts? any a list of strings, each a document, in place of a source
+---@field validation? number share of the bytes held out, in whole documents (0)
+---@field seed? integer decides which documents are held out (42)
+---@field max_documents? integer documents at most (0: all)
+---@field max_chars? integer characters of a document at most (0: all)
+---@field max_bytes? integer bytes of all documents at most (0: all)
+---@field max_tokens? integer read only what so many tokens need: 8 bytes for each (0: all)
+---@field [integer] any the first options, by position
+
+---@class host.text.tokens.options
+---@field path? string token file to open
+---@field corpus? any corpus to encode
+---@field tokenizer? any tokenizer to encode by
+---@field held_out? boolean the documents for validation instead of those for training (false)
+---@field max_tokens? integer tokens at most, of documents from all over (0: all)
+---@field threads? integer threads to encode on (0: one per core)
+---@field [integer] any the first options, by position
+
+---@class host.text.loader.options
+---@field batch? integer samples of one optimizer step, all micro-batches together (1)
+---@field seq? integer tokens of a sample (256)
+---@field seed? integer decides the order of the samples (42)
+---@field sequential? boolean windows one after the other, for evaluation (false)
+---@field max_tokens? integer sequential: targets at most (0: all)
+---@field [integer] any the first options, by position
+
+---@class host.text.prepare.options
+---@field source? string file, folder, pattern, '-' for standard input, or 'system' (system)
+---@field tokenizer? string path of a tokenizer.json; otherwise one is learned
+---@field merges? string path of a merges.txt, read by SmolLM's rules
+---@field vocab? integer ids of a learned vocabulary (4096)
+---@field validation? number share of the bytes held out, in whole documents (0.1)
+---@field seed? integer decides which documents are held out (42)
+---@field documents? integer documents at most (0: all)
+---@field max_chars? integer characters of a document at most (0: all)
+---@field max_bytes? integer bytes to read at most (0: what the tokens need, or all)
+---@field tokens? integer training tokens wanted (0: all)
+---@field eval_tokens? integer validation tokens at most (0: all)
+---@field cache? string folder of the cache (data_cache); '' for none
+---@field threads? integer threads to use (0: one per core)
+---@field fresh? boolean make everything again (false)
+---@field [integer] any the first options, by position
+
+---@class host.text
+---@field corpus fun(options: host.text.corpus.options): userdata|nil, string?, string? Documents in memory, some held out whole for validation.
+---@field loader fun(tokens: userdata, options?: host.text.loader.options): userdata|nil, string?, string? Batches from tokens, in an order that seed and step decide.
+---@field prepare fun(options?: host.text.prepare.options): table|nil, string?, string? From a source to training and validation tokens, through the cache: tokenizer, train, validation, key, counts, paths, messages.
+---@field tokenizer fun(options: host.text.tokenizer.options): userdata|nil, string?, string? A byte-level BPE tokenizer: learned from a corpus, or read.
+---@field tokens fun(options: host.text.tokens.options): userdata|nil, string?, string? Token ids: opened from a file, or a corpus encoded.
+
+---@class host.text.corpus
+---@field bytes fun(self: host.text.corpus): integer Bytes of all documents.
+---@field count fun(self: host.text.corpus): integer Documents.
+---@field document fun(self: host.text.corpus, i: integer): string, boolean A document's text, and whether it is held out for validation.
+---@field info fun(self: host.text.corpus): table documents, bytes, held_documents, held_bytes, files, skipped (not UTF-8 text), duplicates, key.
+
+---@class host.text.loader
+---@field epochs fun(self: host.text.loader, steps: integer): number Epochs that so many optimizer steps are.
+---@field fill fun(self: host.text.loader, step: integer, first: integer, count: integer): integer[][]|nil, integer[][]|string, string? Samples first … first + count - 1 of an optimizer step: rows of ids, and of their targets, one token ahead.
+---@field info fun(self: host.text.loader): table batch, seq, seed, windows, steps, tokens, sequential.
+---@field steps fun(self: host.text.loader): integer Optimizer steps that cover all windows once, rounded up.
+---@field windows fun(self: host.text.loader): integer Samples of one epoch.
+
+---@class host.text.tokenizer.encode.options
+---@field special? boolean names of special tokens in the text give their ids (false)
+---@field [integer] any the first options, by position
+
+---@class host.text.tokenizer.decode.options
+---@field skip_special? boolean special tokens give nothing instead of their names (false)
+---@field [integer] any the first options, by position
+
+---@class host.text.tokenizer
+---@field count fun(self: host.text.tokenizer): integer Ids of the vocabulary.
+---@field decode fun(self: host.text.tokenizer, ids: integer[], options?: host.text.tokenizer.decode.options): string The bytes the ids stand for; decode(encode(s)) is s.
+---@field dropped fun(self: host.text.tokenizer): integer Bytes without a token that encode has left out so far.
+---@field encode fun(self: host.text.tokenizer, text: string, options?: host.text.tokenizer.encode.options): integer[] The text's token ids. Bytes without a token are left out and counted.
+---@field hash fun(self: host.text.tokenizer): string 16 hexadecimal digits that differ when any encoding could.
+---@field missing fun(self: host.text.tokenizer): integer How many of the 256 byte values have no token.
+---@field save fun(self: host.text.tokenizer, path: string): true|nil, string?, string? Write tokenizer.json, as Hugging Face's tokenizers read it.
+---@field special fun(self: host.text.tokenizer, name: string): integer|nil The id of a special token such as <|endoftext|>.
+---@field token fun(self: host.text.tokenizer, id: integer): string, boolean A token's bytes, and whether it is special.
+
+---@class host.text.tokens
+---@field count fun(self: host.text.tokens): integer Tokens.
+---@field get fun(self: host.text.tokens, first: integer, last: integer): integer[] The ids from place first to place last.
+---@field info fun(self: host.text.tokens): table count, vocab, documents, bytes, dropped, tokenizer, source, source_key, checksum, path, held_out.
+---@field save fun(self: host.text.tokens, path: string): true|nil, string?, string? Write a token file.
+
+---@type host
+local host
+return host
