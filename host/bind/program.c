@@ -229,11 +229,9 @@ static int program_time(lua_State *L) {
   int64_t n = 10;
   if (lua_istable(L, 2) && lua_getfield(L, 2, "micro_steps") != LUA_TNIL)
     n = lh_check_integer(L, -1, "micro_steps", 1, 1 << 20);
-  const lk_program_options *o = lk_program_options_of(p->program);
   double *seconds = lua_newuserdatauv(L, (size_t)n * sizeof *seconds, 0);
   lk_step_result r;
-  for (int64_t i = 0; i < o->batch * o->seq; i++)
-    p->ids[i] = p->targets[i] = (int32_t)(i % 2);
+  lk_program_spread(p->program, p->ids, p->targets);
   check(L, p, lk_program_begin(p->program, 0));
   for (int64_t i = -1; i < n; i++) {
     double start = now();

@@ -194,8 +194,7 @@ static lk_status run_profiled(lh_program *p, int64_t steps) {
   const lk_program_options *o = lk_program_options_of(p->program);
   lk_machine *m = lk_program_machine(p->program);
   lk_step_result r;
-  for (int64_t i = 0; i < o->batch * o->seq; i++)
-    p->ids[i] = p->targets[i] = (int32_t)(i % 2);
+  lk_program_spread(p->program, p->ids, p->targets);
   for (int64_t s = 0; s <= steps; s++) {  /* the first one warms up */
     m->profiling = s > 0;
     LK_TRY(lk_program_begin(p->program, s));

@@ -276,7 +276,7 @@ static lk_status table_find(lk_context *context, const gemm *g,
 }
 
 lk_status gemm_run(lk_context *context, const gemm *g, const char *what) {
-  gemm_entry *e;
+  gemm_entry *e = NULL;
   LK_TRY(table_find(context, g, &e, what));
   const void *c = g->beta != 0 ? g->c : g->d;
   return library_check(context,

@@ -54,6 +54,69 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
   }
 }
 
+/* --- symmetric products: the lower block rows, then their mirror image ---- */
+
+enum { SCHULZ_TILE = 32 };
+
+/* Block rows that a symmetric [side, side] result is cut in. Small ones are too
+ * little work to cut. */
+static int64_t schulz_cuts(int64_t side) {
+  int64_t cuts = side >= 1024 ? 4 : side >= 640 ? 2 : 1;
+  return side % (cuts * SCHULZ_TILE) == 0 ? cuts : 1;
+}
+
+/* Blocks above the diagonal from those below it; `block` rows each. */
+template <class T>
+__global__ void k_schulz_mirror(T *matrices, int side, int block) {
+  __shared__ T tile[SCHULZ_TILE][SCHULZ_TILE + 1];
+  T *a = matrices + (int64_t)blockIdx.z * side * side;
+  int row = (int)blockIdx.y * SCHULZ_TILE, col = (int)blockIdx.x * SCHULZ_TILE;
+  if (col / block <= row / block) return;
+  for (int i = (int)threadIdx.y; i < SCHULZ_TILE; i += 8)
+    tile[i][threadIdx.x] =
+        a[(int64_t)(col + i) * side + row + (int)threadIdx.x];
+  __syncthreads();
+  for (int i = (int)threadIdx.y; i < SCHULZ_TILE; i += 8)
+    a[(int64_t)(row + i) * side + col + (int)threadIdx.x] =
+        tile[threadIdx.x][i];
+}
+
+static lk_status schulz_mirror(lk_context *context, const schulz *s,
+                               char *matrices, int64_t cuts) {
+  unsigned tiles = (unsigned)(s->side / SCHULZ_TILE);
+  dim3 grid(tiles, tiles, (unsigned)s->k), threads(SCHULZ_TILE, 8);
+  int side = (int)s->side, block = (int)(s->side / cuts);
+  if (s->dtype == LK_F32)
+    k_schulz_mirror<<<grid, threads, 0, cuda_stream(context)>>>(
+        (uint32_t *)(void *)matrices, side, block);
+  else
+    k_schulz_mirror<<<grid, threads, 0, cuda_stream(context)>>>(
+        (uint16_t *)(void *)matrices, side, block);
+  return cuda_check(context, cudaGetLastError(), "newton_schulz: mirror");
+}
+
+/* d = alpha · op(a) · op(b) + beta · c, [side, side], of which block row i is
+ * computed up to its diagonal block. `row`: elements from one row of op(a) to
+ * the next. */
+static lk_status schulz_symmetric(lk_context *context, const schulz *s,
+                                  gemm g, int64_t row, const char *what) {
+  int64_t cuts = schulz_cuts(s->side), block = s->side / cuts;
+  const char *a = (const char *)g.a, *c = (const char *)g.c;
+  char *d = (char *)g.d;
+  for (int64_t i = 0; i < cuts; i++) {
+    int64_t into = lk_dtype_bytes(s->dtype, i * block * s->side);
+    g.m = block;
+    g.n = (i + 1) * block;
+    g.ldd = s->side;
+    g.step_d = s->side * s->side;
+    g.a = a + lk_dtype_bytes(s->dtype, i * block * row);
+    g.c = c ? c + into : NULL;
+    g.d = d + into;
+    LK_TRY(gemm_run(context, &g, what));
+  }
+  return cuts > 1 ? schulz_mirror(context, s, d, cuts) : LK_OK;
+}
+
 /* gram = x xᵀ (xᵀ x when tall), poly = −4.7750 gram + 2.0315 gram². */
 static lk_status schulz_poly(lk_context *context, const schulz *s,
                              const char *x) {
@@ -62,15 +125,17 @@ static lk_status schulz_poly(lk_context *context, const schulz *s,
   gemm g = gemm_dense(s->dtype, s->dtype, tall, !tall, r, r,
                       tall ? s->rows : s->cols, s->k);
   g.lda = g.ldb = s->cols;
+  g.step_a = g.step_b = s->size;
   g.a = g.b = x;
   g.d = s->gram;
-  LK_TRY(gemm_run(context, &g, "newton_schulz: gram"));
+  LK_TRY(schulz_symmetric(context, s, g, tall ? 1 : s->cols,
+                          "newton_schulz: gram"));
   g = gemm_dense(s->dtype, s->dtype, false, true, r, r, r, s->k);
   g.a = g.b = g.c = s->gram;
   g.d = s->poly;
   g.alpha = 2.0315f;
   g.beta = -4.7750f;
-  return gemm_run(context, &g, "newton_schulz: gram squared");
+  return schulz_symmetric(context, s, g, r, "newton_schulz: gram squared");
 }
 
 /* y = 3.4445 x + poly x (x poly when tall). */

@@ -113,6 +113,11 @@ lk_status lk_program_evaluate(lk_program *program, const int32_t *ids,
                               const int32_t *targets, double *loss,
                               double *correct);
 
+/* Ids and targets of one micro-batch spread over the vocabulary of the model's
+ * embedding, for timing: a batch of few words is slower to embed. */
+void lk_program_spread(const lk_program *program, int32_t *ids,
+                       int32_t *targets);
+
 /* What a checkpoint holds beside the store's buffers: how many steps were
  * made, which is the number of the next one, and Muon's clip factor for it. */
 int64_t lk_program_steps(const lk_program *program);

@@ -136,6 +136,17 @@ lk_status lk_program_evaluate(lk_program *p, const int32_t *ids,
   return LK_OK;
 }
 
+void lk_program_spread(const lk_program *p, int32_t *ids, int32_t *targets) {
+  uint32_t words = 2;
+  for (int i = 1; i < p->store.parameter_count; i++)
+    if (p->store.parameters[i].kind == LK_KIND_EMBEDDING)
+      words = (uint32_t)p->store.parameters[i].shape.dim[0];
+  for (int64_t i = 0; i < p->o.batch * p->o.seq; i++) {
+    ids[i] = (int32_t)((uint32_t)i * 2654435761u % words);
+    targets[i] = (int32_t)((uint32_t)(i + 1) * 2654435761u % words);
+  }
+}
+
 /* --- state --------------------------------------------------------------- */
 
 int64_t lk_program_steps(const lk_program *p) { return p->steps; }

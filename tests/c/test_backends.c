@@ -337,6 +337,8 @@ static void test_newton_schulz(void) {
   check_schulz(3, 96, 40);
   check_schulz(2, 27, 35);
   check_schulz(2, 256, 1024);
+  check_schulz(2, 768, 800); /* symmetric products in halves … */
+  check_schulz(1, 1056, 1024); /* … and quarters, tall */
 }
 
 /* --- quantization -------------------------------------------------------- */
