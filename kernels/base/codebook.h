@@ -158,19 +158,27 @@ LK_BOTH float lk_nf4r_half(int32_t code, int32_t below) {
   return code < 15 ? (v[code + 1] - v[code]) / 2.0f : 0.6f;
 }
 
-/* clamp(floor(127·e/h + draw), ±127), draw in [0, 1). */
-LK_BOTH int32_t lk_nf4r_residual(float e, float half, float draw) {
-  float t = 127.0f * e / half + draw;
+/* clamp(floor(127·e/h + draw), ±127), draw in [0, 1); `steps` is 127·e/h. */
+LK_BOTH int32_t lk_nf4r_rounded(float steps, float draw) {
+  float t = steps + draw;
   int32_t near = lk_int_near(t);
   int32_t whole = near - ((float)near > t);
   whole = whole > -127 ? whole : -127;
   return whole < 127 ? whole : 127;
 }
 
-/* scale·(cb + h·r/127): h on the side of r. */
+LK_BOTH int32_t lk_nf4r_residual(float e, float half, float draw) {
+  return lk_nf4r_rounded(127.0f * e / half, draw);
+}
+
+/* scale·(cb + h·r/127): h on the side of r; `part` is h·r/127. */
+LK_BOTH float lk_nf4r_moved(float scale, float value, float part) {
+  return scale * (value + part);
+}
+
 LK_BOTH float lk_nf4r_master(float scale, float value, float half,
                              int32_t residual) {
-  return scale * (value + half * (float)residual / 127.0f);
+  return lk_nf4r_moved(scale, value, half * (float)residual / 127.0f);
 }
 
 /* Of the two neighbours of u, the upper one with the remainder's chance:

@@ -148,8 +148,8 @@ int64_t lk_scratch_sum_squares(const lk_profile *profile,
 }
 
 /* For k matrices of r x c (r <= c): x, xx' and its polynomial; on the CPU in
- * f32 with one stripe of columns a lane, on CUDA in u's dtype (o is the second
- * x unless it has another dtype) with parts of norms. */
+ * f32 with one stripe of columns a lane, on CUDA in 16 bits if u has them (o is
+ * the second x where its elements are as large) with parts of norms. */
 int64_t lk_scratch_newton_schulz(const lk_profile *profile,
                                  const lk_call *call) {
   const lk_shape *s = &call->in[0].shape;
@@ -160,8 +160,10 @@ int64_t lk_scratch_newton_schulz(const lk_profile *profile,
     return (k * (r * c + 2 * r * r) +
             (int64_t)profile->lanes * r * LK_NS_COLUMNS) * 4;
   lk_dtype dtype = call->in[0].dtype;
-  int64_t copies = call->out[0].dtype == dtype ? 1 : 2;
-  return 2 * lk_ns_aligned(lk_dtype_bytes(dtype, k * r * r)) +
+  bool alike = lk_dtype_bits(call->out[0].dtype) == lk_dtype_bits(dtype);
+  int64_t copies = alike ? 1 : 2;
+  return lk_ns_squares(dtype, r, c) *
+             lk_ns_aligned(lk_dtype_bytes(dtype, k * r * r)) +
          copies * lk_ns_aligned(lk_dtype_bytes(dtype, k * r * c)) +
          k * LK_NS_PARTS * 4;
 }

@@ -66,6 +66,11 @@ enum { LK_NS_COLUMNS = 256 };
 /* CUDA's Newton-Schulz: parts that a matrix's norm is summed in, and where its
  * pieces of scratch may begin. */
 enum { LK_NS_PARTS = 64 };
+/* Square matrices it works with: five where one side is long enough for steps
+ * on x xᵀ alone, else two. */
+static inline int64_t lk_ns_squares(lk_dtype dtype, int64_t r, int64_t c) {
+  return dtype != LK_F32 && 2 * c >= 3 * r ? 5 : 2;
+}
 static inline int64_t lk_ns_aligned(int64_t bytes) {
   return (bytes + 255) / 256 * 256;
 }

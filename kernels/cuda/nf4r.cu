@@ -13,23 +13,45 @@ typedef struct nf4r_args {
   double lr;
   float scale, decay;
   uint32_t stream;
-  bool search, stochastic, whole;
+  bool stochastic, whole;
 } nf4r_args;
 
 /* By code, in shared memory: the value, and half the way to its neighbours
- * above [0] and below [1]. */
+ * above [0] and below [1], with its reciprocal; the thresholds, ascending. */
 typedef struct nf4r_tables {
-  float value[16], half[2][16];
+  float value[16], half[2][16], inverse[2][16], threshold[16];
 } nf4r_tables;
 
 static __device__ void nf4r_fill(nf4r_tables *t) {
+#define NF4R_THRESHOLD(threshold, value) threshold,
+  const float thresholds[16] = {LK_NF4_STEPS(NF4R_THRESHOLD) INFINITY};
+#undef NF4R_THRESHOLD
   int c = (int)threadIdx.x;
   if (c < 16) {
     t->value[c] = lk_nf4_value(c);
-    t->half[0][c] = lk_nf4r_half(c, 0);
-    t->half[1][c] = lk_nf4r_half(c, 1);
+    t->threshold[c] = thresholds[c];
+    for (int below = 0; below < 2; below++) {
+      t->half[below][c] = lk_nf4r_half(c, below);
+      t->inverse[below][c] = 1.0f / t->half[below][c];
+    }
   }
   __syncthreads();
+}
+
+/* x / d, correctly rounded, from the rounded y = 1 / d (Markstein 1990). */
+static __device__ __forceinline__ float divided(float x, float d, float y) {
+  float q = x * y;
+  return __fmaf_rn(__fmaf_rn(-q, d, x), y, q);
+}
+
+/* lk_nf4_code by bisection: how many thresholds lie below u. */
+static __device__ __forceinline__ int32_t nf4r_code(const nf4r_tables &t,
+                                                    float u) {
+  int32_t code = u > t.threshold[7] ? 8 : 0;
+  code += u > t.threshold[code + 3] ? 4 : 0;
+  code += u > t.threshold[code + 1] ? 2 : 0;
+  code += u > t.threshold[code] ? 1 : 0;
+  return code;
 }
 
 /* --- decoding ------------------------------------------------------------- */
@@ -46,8 +68,8 @@ static __device__ __forceinline__ void nf4r_decode(const nf4r_args &a,
   for (int j = 0; j < 8; j++) {
     int32_t rest = (int8_t)r[j];
     float value = t.value[code[j]], half = t.half[rest < 0][code[j]];
-    w[j] = a.residual ? lk_nf4r_master(scale, value, half, rest)
-                      : value * scale;
+    float part = divided(half * (float)rest, 127.0f, 1.0f / 127.0f);
+    w[j] = a.residual ? lk_nf4r_moved(scale, value, part) : value * scale;
   }
 }
 
@@ -94,7 +116,7 @@ static __device__ float nf4r_search(const nf4r_args &a, const nf4r_tables &t,
 #pragma unroll
       for (int j = 0; j < 8; j++) {
         float u = lk_unit_apply(unit, v[j]);
-        float value = t.value[lk_nf4_code(u)];
+        float value = t.value[nf4r_code(t, u)];
         e[j] = j < n ? lk_search_error(factors[f], u, value) : 0.0f;
       }
       search_add(w, p, room, e, sum);
@@ -105,6 +127,14 @@ static __device__ float nf4r_search(const nf4r_args &a, const nf4r_tables &t,
     best = absmax * factors[f];
   }
   return best;
+}
+
+/* A code by chance, for a format without residual. */
+static __device__ int32_t nf4r_toss(const nf4r_tables &t, float u,
+                                    float chance) {
+  int32_t below = lk_nf4_below(u);
+  return lk_nf4_stochastic(u, below, t.value[below], t.value[below + 1],
+                           chance);
 }
 
 /* Codes and residuals of a group. */
@@ -121,22 +151,21 @@ static __device__ __forceinline__ void nf4r_group(const nf4r_args &a,
 #pragma unroll
   for (int j = 0; j < 8; j++) {
     float u = lk_unit_apply(unit, v[j]), chance = lk_rng_unit16(draw[j]);
-    int32_t below = lk_nf4_below(u);
-    code[j] = coin ? lk_nf4_stochastic(u, below, t.value[below],
-                                       t.value[below + 1], chance)
-                   : lk_nf4_code(u);
+    code[j] = coin ? nf4r_toss(t, u, chance) : nf4r_code(t, u);
     float e = u - t.value[code[j]];
-    r[j] = lk_nf4r_residual(e, t.half[e < 0.0f][code[j]], chance);
+    int below = e < 0.0f;
+    r[j] = lk_nf4r_rounded(divided(127.0f * e, t.half[below][code[j]],
+                                   t.inverse[below][code[j]]), chance);
   }
   store_nibbles(a.codes, i, n, a.whole, false, 7, code);
   if (a.residual) store_bytes((uint8_t *)a.residual, i, n, a.whole, r);
 }
 
-template <class S>
+template <bool SEARCH, class S>
 __global__ void __launch_bounds__(CUDA_THREADS)
     k_nf4r_encode(block_walk w, nf4r_args a, S source) {
   __shared__ nf4r_tables t;
-  __shared__ float room[CUDA_THREADS * 8];
+  __shared__ float room[SEARCH ? CUDA_THREADS * 8 : 1];
   if (a.control && a.control[LK_CONTROL_FINITE] == 0.0f) return;
   nf4r_fill(&t);
   block_place p = block_find(w);
@@ -149,7 +178,7 @@ __global__ void __launch_bounds__(CUDA_THREADS)
     most = amax_of(most, v, n);
   }
   float scale = lk_float_of_bits(lanes_amax(most, w.lanes));
-  if (a.search)
+  if (SEARCH)
     scale = nf4r_search(a, t, w, p, source, old, scale, room, v);
   lk_unit unit = lk_unit_of_scale(scale);
   for (int turn = 0; turn < w.turns; turn++) {
@@ -172,7 +201,6 @@ static nf4r_args nf4r_of(const lk_call *call, const lk_tensor *codes,
   a.absmax = (float *)absmax->data;
   a.residual = lk_present(residual) ? (int8_t *)residual->data : NULL;
   a.stream = (uint32_t)call->attr.stream;
-  a.search = call->attr.search;
   a.stochastic = call->attr.stochastic;
   return a;
 }
@@ -188,8 +216,13 @@ static lk_status nf4r_run(lk_context *context, const lk_call *call,
                           const nf4r_args &a, S source) {
   block_walk w = block_walk_of(lk_tensor_count(&call->in[0]),
                                call->attr.block);
-  k_nf4r_encode<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(
-      w, a, source);
+  cudaStream_t stream = cuda_stream(context);
+  if (call->attr.search)
+    k_nf4r_encode<true><<<block_grid(w), CUDA_THREADS, 0, stream>>>(w, a,
+                                                                    source);
+  else
+    k_nf4r_encode<false><<<block_grid(w), CUDA_THREADS, 0, stream>>>(w, a,
+                                                                     source);
   return cuda_launched(context, call);
 }
 

@@ -201,6 +201,38 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
   }
 }
 
+/* INT8 of whole blocks of up to 256 values of a 16-bit type, without search:
+ * what saved activations are kept in. */
+template <int T>
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_quantize_int8(block_walk w, quant_args q) {
+  block_place p = block_find(w);
+  int64_t i = p.first + p.lane * 8;
+  bool there = i < w.count;
+  float v[8] = {0};
+  int32_t code[8];
+  if (there) unpack8(T, *(const uint4 *)((const uint16_t *)q.x.data + i), v);
+  uint32_t most = amax_of(0, v, 8);
+  float scale = lk_float_of_bits(lanes_amax(most, w.lanes)) / 127.0f;
+  lk_unit unit = lk_unit_of_scale(scale);
+  if (!there) return;
+#pragma unroll
+  for (int j = 0; j < 8; j++)
+    code[j] = lk_int_code(lk_unit_apply(unit, v[j]), 127.0f);
+  store_bytes(q.codes, i, 8, true, code);
+  if (p.first_lane) ((float *)q.scales)[p.block] = scale;
+}
+
+/* The kernel for a walk: INT8's own where it fits. */
+static void (*quantize_kernel(const block_walk &w, const quant_args &q))(
+    block_walk, quant_args) {
+  bool fits = q.format == LK_FORMAT_INT8 && !q.search && q.whole &&
+              w.turns == 1 && q.count % 8 == 0;
+  if (fits && q.x.dtype == LK_BF16) return k_quantize_int8<LK_BF16>;
+  if (fits && q.x.dtype == LK_F16) return k_quantize_int8<LK_F16>;
+  return k_quantize;
+}
+
 enum { AMAX_BLOCKS = 1024 };
 
 /* The whole tensor's largest magnitude; the last block to finish makes the
@@ -283,7 +315,8 @@ lk_status cuda_quantize(lk_context *context, const lk_call *call) {
     LK_TRY(amax_run(context, call, q, q.tensor));
   }
   block_walk w = block_walk_of(count, q.block);
-  k_quantize<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w, q);
+  void (*kernel)(block_walk, quant_args) = quantize_kernel(w, q);
+  kernel<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w, q);
   return cuda_launched(context, call);
 }
 
@@ -326,6 +359,56 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
   }
 }
 
+/* The formats that layers go through, NF4 and INT8, into a 16-bit type: whole
+ * groups, blocks of 2^shift values; all loads first. */
+template <int FORMAT, int T>
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_dequantize_fast(quant_args q) {
+  __shared__ float table[16];
+  int64_t first = ((int64_t)blockIdx.x * DEQUANT_TURNS * CUDA_THREADS +
+                   threadIdx.x) * 8;
+  uint2 words[DEQUANT_TURNS];
+  float scale[DEQUANT_TURNS];
+#pragma unroll
+  for (int t = 0; t < DEQUANT_TURNS; t++) {
+    int64_t i = first + (int64_t)t * CUDA_THREADS * 8;
+    if (i >= q.count) break;
+    if (FORMAT == LK_FORMAT_NF4) words[t].x = *(uint32_t *)(q.codes + i / 2);
+    else words[t] = *(uint2 *)(q.codes + i);
+    scale[t] = ((const float *)q.scales)[i >> q.shift];
+  }
+  if (threadIdx.x < 16) table[threadIdx.x] = lk_nf4_value((int)threadIdx.x);
+  __syncthreads();
+#pragma unroll
+  for (int t = 0; t < DEQUANT_TURNS; t++) {
+    int64_t i = first + (int64_t)t * CUDA_THREADS * 8;
+    float v[8];
+    if (i >= q.count) return;
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      uint32_t word = j < 4 ? words[t].x : words[t].y;
+      v[j] = FORMAT == LK_FORMAT_NF4
+                 ? table[words[t].x >> (j / 2 * 8 + (j % 2 ? 0 : 4)) & 15u]
+                 : (float)(int8_t)(word >> (j % 4 * 8));
+      v[j] *= scale[t];
+    }
+    *(uint4 *)((uint16_t *)q.x.data + i) = pack8(T, v);
+  }
+}
+
+/* The fast kernel for these codes, or NULL. */
+static void (*dequantize_fast(const quant_args &q))(quant_args) {
+  if (!q.whole || q.count % 8 != 0 || q.shift < 3) return NULL;
+  bool bf16 = q.x.dtype == LK_BF16, half = q.x.dtype == LK_F16;
+  if (q.format == LK_FORMAT_NF4)
+    return bf16 ? k_dequantize_fast<LK_FORMAT_NF4, LK_BF16>
+           : half ? k_dequantize_fast<LK_FORMAT_NF4, LK_F16> : NULL;
+  if (q.format == LK_FORMAT_INT8)
+    return bf16 ? k_dequantize_fast<LK_FORMAT_INT8, LK_BF16>
+           : half ? k_dequantize_fast<LK_FORMAT_INT8, LK_F16> : NULL;
+  return NULL;
+}
+
 lk_status cuda_dequantize(lk_context *context, const lk_call *call) {
   const lk_tensor *y = &call->out[0];
   quant_args q = quant_of(call, lk_tensor_count(y), view_of(y));
@@ -334,7 +417,8 @@ lk_status cuda_dequantize(lk_context *context, const lk_call *call) {
   q.tensor = lk_present(&call->in[2]) ? (float *)call->in[2].data : NULL;
   q.whole = view_whole(q.x) && codes_whole(q.codes, q.nibbles);
   int64_t blocks = cuda_pieces(q.count, DEQUANT_TURNS * CUDA_THREADS * 8);
-  k_dequantize<<<(unsigned)blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(
-      q);
+  void (*kernel)(quant_args) = dequantize_fast(q);
+  if (kernel == NULL) kernel = k_dequantize;
+  kernel<<<(unsigned)blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(q);
   return cuda_launched(context, call);
 }

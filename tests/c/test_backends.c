@@ -324,7 +324,7 @@ static void check_schulz(int64_t k, int64_t rows, int64_t cols) {
   back_case c = back_new(LK_OP_newton_schulz);
   c.call.attr = (lk_attr){.steps = 5, .eps = 1e-7};
   c.exact = 3e-4;
-  c.rough = 20;
+  c.rough = 6; /* worked on in f16 */
   IN(c, 0, 1, k, rows, cols);
   run_gradient(c);
   c.call.attr.steps = 4;
@@ -337,8 +337,8 @@ static void test_newton_schulz(void) {
   check_schulz(3, 96, 40);
   check_schulz(2, 27, 35);
   check_schulz(2, 256, 1024);
-  check_schulz(2, 768, 800); /* symmetric products in halves … */
-  check_schulz(1, 1056, 1024); /* … and quarters, tall */
+  check_schulz(2, 640, 1000); /* symmetric products in halves */
+  check_schulz(1, 1056, 704);
 }
 
 /* --- quantization -------------------------------------------------------- */
