@@ -251,10 +251,16 @@ local function on_terminal(words, keys, env)
   return table.concat(seen, "\n"), p:wait(20).exit
 end
 
-local has_script = host.process.spawn { "script", "-V", stdout = "null" }
+-- script(1) is there and gets a terminal (a bare chroot has none to give).
+local function terminals()
+  local p = host.process.spawn { "script", "-qec", "true", "/dev/null",
+    stdin = "null", stdout = "null", stderr = "null" }
+  return p and p:wait(20).exit == 0
+end
+local has_script = terminals()
 
 check.case("colours and progress on a terminal", function()
-  if not has_script then check.skip("no script(1)") end
+  if not has_script then check.skip("no script(1) or no terminal") end
   local code = "local t = require('host').terminal t.progress('half') "
     .. "t.progress() io.write(t.color('red', 'x'))"
   local shown, plain = "half\27[K\27[K\27[31mx\27[0m", "half\27[K\27[Kx"
@@ -273,14 +279,14 @@ check.case("progress without a terminal: lines, not often", function()
 end)
 
 check.case("bare llmhost on a terminal says what to do next", function()
-  if not has_script then check.skip("no script(1)") end
+  if not has_script then check.skip("no script(1) or no terminal") end
   local out, code = on_terminal {}
   check.equal(code, 0)
   check.truthy(out:find("next: llmhost experiments/check.lua$"), out)
 end)
 
 check.case("Ctrl-C ends an evaluation and not the prompt", function()
-  if not has_script then check.skip("no script(1)") end
+  if not has_script then check.skip("no script(1) or no terminal") end
   -- What is typed early is echoed before the prompt: "> ready", too.
   local out = on_terminal({ "-i" }, {
     { "^llmhost", "print 'ready' while true do end\n" }, { "ready$", "\3" },
