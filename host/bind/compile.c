@@ -40,7 +40,8 @@ static const lh_option options[] = {
      "update Muon's weights inside the backward; when weights are quantized "
      "and accumulate is 1"},
     {"fuse_group", LH_INTEGER, AT(fuse_group), 1, 64, NULL,
-     "same-shaped matrices orthogonalized at once; 4"},
+     "same-shaped matrices orthogonalized at once; by the device: 4, on a GPU "
+     "16"},
     {"head_chunk", LH_ANY, AT(head_chunk), 0, 0, NULL,
      "rows of logits at a time, or \"all\"; by the device"},
     {"seed", LH_INTEGER, AT(seed), 0, 0, NULL,
@@ -115,7 +116,7 @@ static void read_words(lua_State *L, compile_options *c,
 
 static int gpu_compile(lua_State *L) {
   compile_options c = {.o = lk_program_defaults(),
-                       .recompute = LK_RECOMPUTE_LIGHT, .fuse_group = 4,
+                       .recompute = LK_RECOMPUTE_LIGHT,
                        .seed = (int64_t)lh_seed(L)};
   lk_layer *model = lh_layer_check(L, 1);
   lh_options(L, 2, "gpu.compile", options, 0, &c);

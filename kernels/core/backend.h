@@ -91,8 +91,7 @@ typedef struct lk_profile {
   int64_t alignment;        /* of every buffer in an arena, bytes */
   int64_t head_chunk_bytes; /* about how large a chunk of logits is … */
   int head_chunks;          /* … unless it takes more of them; 0: any number */
-  int update_group;         /* same-shaped matrices orthogonalized at once at a
-                               step's end, at least */
+  int update_group;         /* same-shaped matrices orthogonalized at once */
   int64_t workspace;        /* bytes a library holds while the context lives */
   lk_dtype compute;         /* what layers multiply with: f32, bf16 */
 } lk_profile;

@@ -133,11 +133,12 @@ static lk_status schulz_symmetric(lk_context *context, const schulz *s,
   return cuts > 1 ? schulz_mirror(context, s, d, cuts) : LK_OK;
 }
 
-/* d = alpha · a b + beta · c of symmetric matrices that commute. */
+/* d = alpha · a b + beta · c of symmetric matrices that commute. b is not taken
+ * as its own transpose: b and c must have the same rounding errors. */
 static lk_status schulz_square(lk_context *context, const schulz *s,
                                float alpha, const char *a, const char *b,
                                float beta, const char *c, char *d) {
-  gemm g = gemm_dense(s->dtype, s->dtype, false, true, s->side, s->side,
+  gemm g = gemm_dense(s->dtype, s->dtype, false, false, s->side, s->side,
                       s->side, s->k);
   g.a = a;
   g.b = b;

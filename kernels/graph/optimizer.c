@@ -206,16 +206,12 @@ static int batch_limit(const lk_updates *u) {
   return u->fuse_group < LARGEST_BATCH ? u->fuse_group : LARGEST_BATCH;
 }
 
-/* Of what is left at the end, when no activation is alive any more. */
 static void emit_all_muon(lk_graph *g, lk_updates *u,
                           struct lk_final_gradient *list, int count) {
   struct lk_final_gradient batch[LARGEST_BATCH];
-  int most = batch_limit(u);
-  if (!u->fused && most < g->profile->update_group)
-    most = g->profile->update_group;
   while (count > 0 && lk_graph_ok(g)) {
     int k = take_batch(g->store, list, &count, list[0].parameter, batch,
-                       most);
+                       batch_limit(u));
     emit_muon(g, u, batch, k);
   }
 }

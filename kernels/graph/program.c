@@ -13,7 +13,7 @@ lk_program_options lk_program_defaults(void) {
       .recompute = LK_RECOMPUTE_LIGHT,
       .weights = {.format = &lk_weight_formats[0], .block = 64,
                   .compute = LK_F32},
-      .quantize_from = 1001, .fuse = -1, .fuse_group = 4};
+      .quantize_from = 1001, .fuse = -1};
 }
 
 /* --- compiling ----------------------------------------------------------- */
@@ -117,9 +117,9 @@ static lk_status check_options(const lk_program *p, lk_error *error) {
   if (o->batch < 1 || o->seq < 1 || o->accumulate < 1)
     return lk_fail(error, LK_ARGUMENT, "compile: batch, seq and accumulate "
                    "must be at least 1");
-  if (o->fuse_group < 1)
-    return lk_fail(error, LK_ARGUMENT, "compile: fuse_group must be at least "
-                   "1");
+  if (o->fuse_group < 0)
+    return lk_fail(error, LK_ARGUMENT, "compile: fuse_group must not be "
+                   "negative");
   if (o->fuse == 1 && o->accumulate > 1)
     return lk_fail(error, LK_ARGUMENT, "compile: fused updates need "
                    "accumulate = 1, got %lld", (long long)o->accumulate);
@@ -159,6 +159,7 @@ lk_status lk_program_new(const lk_program_options *options, lk_layer *model,
   p->has_optimizer = optimizer != NULL;
   if (optimizer) p->optimizer = *optimizer;
   p->profile = profile;
+  if (p->o.fuse_group == 0) p->o.fuse_group = profile->update_group;
   p->muon_factor = 1;
   p->loss_scale = 1;
   lk_status status = compile(p, error);

@@ -25,13 +25,14 @@ typedef struct lk_program_options {
   int64_t quantize_from;    /* elements from which a weight is quantized */
   int fuse;                 /* Muon inside the backward: 1, 0, -1: when weights
                                are quantized and accumulate is 1 */
-  int fuse_group;           /* same-shaped matrices orthogonalized at once */
+  int fuse_group;           /* same-shaped matrices orthogonalized at once; 0:
+                               by the device */
   int64_t head_chunk;       /* rows of logits at a time; 0 auto, -1 all */
   uint64_t seed;
 } lk_program_options;
 
 /* batch 1, seq 128, accumulate 1, recompute light, f32, block 64, fuse -1,
- * groups of 4. */
+ * groups by the device. */
 lk_program_options lk_program_defaults(void);
 
 typedef struct lk_program lk_program;

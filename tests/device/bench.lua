@@ -3,7 +3,7 @@
 --
 --   llmhost tests/device/bench.lua [key=value …]
 --     models=512,768   batch=96,24   steps=20   profile=96   precision=bf16
---     recompute=none   quantize=nf4r   head_chunk=0   fuse_group=16
+--     recompute=none   quantize=nf4r   head_chunk=0   fuse_group=0
 --     attention=off: two linear layers in its place
 local gpu = require "gpu"
 local model = require "llm.model"
@@ -14,7 +14,7 @@ local SIZES = { ["512"] = { 512, 8, 8 }, ["768"] = { 768, 12, 12 },
 
 local o = { models = "512,768,1024,1280", batch = "96,24", steps = "20",
   profile = "", precision = "bf16", recompute = "none", quantize = "",
-  head_chunk = "0", fuse_group = "16", saved = "native", dropout = "0.1",
+  head_chunk = "0", fuse_group = "0", saved = "native", dropout = "0.1",
   vocab = "49152", attention = "on" }
 for _, word in ipairs(arg) do
   local key, value = word:match "^([%w_]+)=(.*)$"
@@ -66,7 +66,8 @@ local function compile(size, batch)
     quantize = o.quantize ~= "" and o.quantize or nil,
     head_chunk = tonumber(o.head_chunk) > 0 and math.tointeger(o.head_chunk)
       or nil,
-    fuse_group = math.tointeger(o.fuse_group),
+    fuse_group = tonumber(o.fuse_group) > 0 and math.tointeger(o.fuse_group)
+      or nil,
     optimizer = program.optimizer(t, 1000), seed = 42 })
 end
 

@@ -8,10 +8,12 @@
 #     bench      throughput and profile of the four models (bench.lua)
 #     counters   ncu on the kernels that NCU (a regular expression) names
 #     peer       the same by tests/torch_twin.py
+#     sweep      three short experiments of the full profile on TEXT, a file
+#   and any file of tests/lua, run on the device
 set -u
 archive=$1 logs=$2
 shift 2
-room=${LLMHOST_ROOM:-/tmp/llmhost_device}
+room=${LLMHOST_ROOM:-$PWD/build/release} # the program finds lua/ from here
 mkdir -p "$room" "$logs"
 tar -C "$room" -xzf "$archive" || exit 1
 cuda=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
@@ -78,6 +80,19 @@ for part in "$@"; do
       done
     done
     ;;
-  *) "$room/llmhost" $part ;;
+  sweep)
+    part sweep "${LIMIT:-90}" "$room/llmhost" experiments/sweep.lua \
+      "only=small_baseline,small_gqa_fp4,xlarge_fp4" train.steps=8 \
+      data.source="${TEXT:?a text file}" data.cache="$logs/../cache" \
+      out="$logs/../results"
+    tail -n 20 "$logs/sweep.log"
+    ;;
+  *.lua)
+    name=$(basename "$part" .lua)
+    export LLMHOST=$room/llmhost
+    part "$name" "${LIMIT:-60}" "$room/llmhost" "$part"
+    summary "$name" 12
+    ;;
+  *) echo "run.sh: no part is called $part" >&2 && exit 2 ;;
   esac
 done
