@@ -293,66 +293,70 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
 
 /* The same for whole rows of a 16-bit type: rows and sums in registers. */
 template <int T, int G>
+static __device__ __forceinline__ void norm_backward_row_fast(
+    const norm_backward_args &a, int64_t row, int lane, float dw[G][8]) {
+  int width = (int)a.width;
+  const uint4 *dy = (const uint4 *)((const uint16_t *)a.dy.data + row * width);
+  const uint4 *x = (const uint4 *)((const uint16_t *)a.x.data + row * width);
+  const uint4 *extra =
+      (const uint4 *)((const uint16_t *)a.extra.data + row * width);
+  uint4 *dx = (uint4 *)((uint16_t *)a.dx.data + row * width);
+  uint4 dys[G], xs[G];
+  float dot = 0, rstd = a.rstd[row], u[8], v[8], w[8], e[8] = {0};
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g * 8 < width) dys[k] = dy[g], xs[k] = x[g];
+  }
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g * 8 >= width) break;
+    unpack8(T, dys[k], u);
+    unpack8(T, xs[k], v);
+    view_load(view_f32(a.w.data), g * 8, 8, true, w);
+#pragma unroll
+    for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
+  }
+  float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g * 8 >= width) break;
+    if (a.extra.data) unpack8(T, extra[g], e);
+    unpack8(T, dys[k], u);
+    unpack8(T, xs[k], v);
+    view_load(view_f32(a.w.data), g * 8, 8, true, w);
+#pragma unroll
+    for (int j = 0; j < 8; j++) {
+      dw[k][j] += u[j] * (v[j] * rstd);
+      u[j] = e[j] + (u[j] * (w[j] * rstd) - v[j] * pull);
+    }
+    dx[g] = pack8(T, u);
+  }
+}
+
+template <int T, int G>
 static __global__ void __launch_bounds__(NORM_WARPS * 32, G <= 5 ? 2 : 1)
     k_norm_backward_fast(norm_backward_args a) {
   extern __shared__ float cache[];
   int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
-  int width = (int)a.width;
   int64_t p = blockIdx.x, last = (p + 1) * a.rows / a.parts;
-  float dw[G][8] = {{0}}, u[8], v[8], w[8], e[8] = {0};
+  float dw[G][8] = {{0}};
   for (int64_t row = p * a.rows / a.parts + warp; row < last;
-       row += NORM_WARPS) {
-    const uint4 *dy =
-        (const uint4 *)((const uint16_t *)a.dy.data + row * width);
-    const uint4 *x = (const uint4 *)((const uint16_t *)a.x.data + row * width);
-    const uint4 *extra =
-        (const uint4 *)((const uint16_t *)a.extra.data + row * width);
-    uint4 *dx = (uint4 *)((uint16_t *)a.dx.data + row * width);
-    uint4 dys[G], xs[G];
-    float dot = 0, rstd = a.rstd[row];
-#pragma unroll
-    for (int k = 0; k < G; k++) {
-      int g = lane + 32 * k;
-      if (g * 8 < width) dys[k] = dy[g], xs[k] = x[g];
-    }
-#pragma unroll
-    for (int k = 0; k < G; k++) {
-      int g = lane + 32 * k;
-      if (g * 8 >= width) break;
-      unpack8(T, dys[k], u);
-      unpack8(T, xs[k], v);
-      view_load(view_f32(a.w.data), g * 8, 8, true, w);
-#pragma unroll
-      for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
-    }
-    float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
-#pragma unroll
-    for (int k = 0; k < G; k++) {
-      int g = lane + 32 * k;
-      if (g * 8 >= width) break;
-      if (a.extra.data) unpack8(T, extra[g], e);
-      unpack8(T, dys[k], u);
-      unpack8(T, xs[k], v);
-      view_load(view_f32(a.w.data), g * 8, 8, true, w);
-#pragma unroll
-      for (int j = 0; j < 8; j++) {
-        dw[k][j] += u[j] * (v[j] * rstd);
-        u[j] = e[j] + (u[j] * (w[j] * rstd) - v[j] * pull);
-      }
-      dx[g] = pack8(T, u);
-    }
-  }
+       row += NORM_WARPS)
+    norm_backward_row_fast<T, G>(a, row, lane, dw);
 #pragma unroll
   for (int k = 0; k < G; k++)
 #pragma unroll
     for (int j = 0; j < 8; j++)
       cache[warp * G * 256 + slot_of(lane + 32 * k, j)] = dw[k][j];
   __syncthreads();
-  for (int c = (int)threadIdx.x; c < width; c += NORM_WARPS * 32) {
+  for (int c = (int)threadIdx.x; c < a.width; c += NORM_WARPS * 32) {
     float sum = 0;
     for (int i = 0; i < NORM_WARPS; i++)
       sum += cache[i * G * 256 + slot_of(c / 8, c % 8)];
-    a.part[p * width + c] = sum;
+    a.part[p * a.width + c] = sum;
   }
 }
 
