@@ -96,6 +96,7 @@ local function experiment(all, model, entry, seed)
     "profile", "out", "only" } do
     e.shape[key] = nil
   end
+  e.shape.model, e.shape.variant = model.name, entry.name
   complete_shape(e, { n_kv_heads = values.n_kv_heads })
   check_train(e)
   return e

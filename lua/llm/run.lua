@@ -143,6 +143,7 @@ local function finish(sweep, boss, con, began)
   local list = output.write(sweep.out, con)
   con:format("good", "total time %s", size.seconds(host.clock() - began))
   if resume.flag(sweep, "json") then output.print(list) end
+  if sweep.hooks.on_finish then sweep.hooks.on_finish(sweep) end
 end
 
 -- Run, or continue, the sweep; gives the exit code.

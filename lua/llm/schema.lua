@@ -171,7 +171,7 @@ schema.sections = { "train", "memory", "search", "data" }
 -- Keys of a sweep that are not plain values.
 schema.structures = { models = true, matrix = true, model = true,
   profiles = true, on_start = true, on_step = true, on_eval = true,
-  on_result = true, args = true }
+  on_result = true, on_finish = true, args = true }
 
 -- The field a key means: a full path, or a last name only one section has.
 function schema.find(key)

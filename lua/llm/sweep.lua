@@ -9,7 +9,7 @@ local matrix = require "llm.matrix"
 local Sweep = { __name = "llm.sweep" }
 Sweep.__index = Sweep
 
-local HOOKS = { "on_start", "on_step", "on_eval", "on_result" }
+local HOOKS = { "on_start", "on_step", "on_eval", "on_result", "on_finish" }
 
 local function hooks_of(user)
   local hooks = {}

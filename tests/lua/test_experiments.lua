@@ -101,5 +101,67 @@ check.case("train.lua, short; report.lua gives its results again", function()
   check.equal(host.file.read(folder .. "/experiment_results.json"), results)
 end)
 
+local SMALL = { "data.source=text", "data.vocab=300", "data.tokens=3000",
+  "train.tokens_per_step=1024", "train.batch=2", "train.eval_tokens=1024" }
+
+local function run_small(script, ...)
+  local words = table.move(SMALL, 1, #SMALL, 1, {})
+  for _, word in ipairs { ... } do words[#words + 1] = word end
+  return run(script, table.unpack(words))
+end
+
+check.case("custom.lua: the other architecture has other parameters",
+  function()
+    local _, out = run("experiments/custom.lua", "--dry-run", "--json",
+      "profile=full")
+    local rows = assert(host.json.decode(out))
+    local C, F = 1024, 4096 * 2 // 3 // 16 * 16
+    check.equal(rows[1].parameters, 49152 * C + 24 * 12 * C * C + 24 * 2 * C
+      + C)
+    check.equal(rows[2].parameters, 2 * 49152 * C + C
+      + 24 * (4 * C * C + 3 * C * F + 2 * C + 2 * 64))
+    local status, text, err = run_small("experiments/custom.lua",
+      "train.steps=2", "models.192d-4L.d_model=32", "models.192d-4L.d_ff=64")
+    check.equal(status.exit, 0, text .. err)
+  end)
+
+check.case("memory.lua: less kept, less memory; recompute keeps the bits",
+  function()
+    local status, out, err = run_small("experiments/memory.lua",
+      "train.steps=2", "models.small.d_model=32", "models.small.d_ff=64")
+    check.equal(status.exit, 0, out .. err)
+    local list = host.json.decode(host.file.read(root
+      .. "/memory_results/experiment_results.json"))
+    check.equal(#list, 8)
+    for i = 3, 8 do
+      check.truthy(list[i].memory_stats.by_category.activations
+        < list[i - 2].memory_stats.by_category.activations
+        or i == 8, list[i].name)
+      check.equal(list[i].evaluation.val_loss,
+        list[i - 2].evaluation.val_loss, list[i].name)
+    end
+  end)
+
+check.case("quantize.lua: every format's bits, error and loss", function()
+  local status, out, err = run_small("experiments/quantize.lua",
+    "only=small_baseline", "train.steps=8", "models.small.d_model=64",
+    "models.small.d_ff=128")
+  check.equal(status.exit, 0, out .. err)
+  local seen = {}
+  for line in out:gmatch "[^\n]+" do
+    local label, bits, error, loss = line:match(
+      "^(%S.-)%s+([%d.]+)%s+[%d.]+%s+([%d.e-]+)%s+([%d.]+)$")
+    if label then
+      seen[label] = { tonumber(bits), tonumber(error), tonumber(loss) }
+    end
+  end
+  local exact = seen["f32, as trained"]
+  check.truthy(exact, out)
+  check.near(seen.nf4[1], 4.5, 1e-3)
+  check.near(seen.nf4[2], .0084, .0004)
+  check.near(seen.int8[3], exact[3], 2e-3)
+  check.truthy(seen.nf4[2] < seen.int4[2] and seen.int8[2] < seen.nf4[2])
+end)
+
 host.file.remove_tree(root)
 check.done()
