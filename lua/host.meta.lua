@@ -19,6 +19,7 @@
 ---@field process host.process
 ---@field terminal host.terminal
 ---@field text host.text
+---@field web host.web
 
 ---@class host.file
 ---@field append fun(path: string, data: string, sync?: boolean): true|nil, string?, string? Append in one piece; a failed append is cut off again.
@@ -91,7 +92,8 @@
 ---@field [integer] any the first options, by position
 
 ---@class host.text.corpus.options
----@field source? string file, folder, pattern, '-' for standard input, or 'system'
+---@field source? string file of text or JSONL (plain, .gz, .zst), folder, pattern, '-' for standard input, or 'system'
+---@field field? string the field of a JSONL row that is text (text)
 ---@field texts? any a list of strings, each a document, in place of a source
 ---@field validation? number share of the bytes held out, in whole documents (0)
 ---@field seed? integer decides which documents are held out (42)
@@ -119,7 +121,8 @@
 ---@field [integer] any the first options, by position
 
 ---@class host.text.prepare.options
----@field source? string file, folder, pattern, '-' for standard input, or 'system' (system)
+---@field source? string file of text or JSONL (plain, .gz, .zst), folder, pattern, '-' for standard input, or 'system' (system)
+---@field field? string the field of a JSONL row that is text (text)
 ---@field tokenizer? string path of a tokenizer.json; otherwise one is learned
 ---@field merges? string path of a merges.txt, read by SmolLM's rules
 ---@field vocab? integer ids of a learned vocabulary (4096)
@@ -179,6 +182,19 @@
 ---@field get fun(self: host.text.tokens, first: integer, last: integer): integer[] The ids from place first to place last.
 ---@field info fun(self: host.text.tokens): table count, vocab, documents, bytes, dropped, tokenizer, source, source_key, checksum, path, held_out.
 ---@field save fun(self: host.text.tokens, path: string): true|nil, string?, string? Write a token file.
+
+---@class host.web.serve.options
+---@field port? integer port on 127.0.0.1; 0: any free one (8501)
+---@field handler? any function(path, query): status, type, body, filename? or "stream"
+---@field [integer] any the first options, by position
+
+---@class host.web
+---@field serve fun(options: host.web.serve.options): userdata|nil, string?, string? A web server on the loopback address that answers GET and HEAD of its own pages with what the handler gives.
+
+---@class host.web.object
+---@field port fun(self: host.web.object): integer The port it listens on.
+---@field run fun(self: host.web.object, seconds: number): true|nil, string?, string? Answer what comes, for at most so long; gives back earlier after an answer or a signal. What the handler raised is the message.
+---@field send fun(self: host.web.object, text: string): integer Send text down every event stream; the number of streams.
 
 ---@type host
 local host

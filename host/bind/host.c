@@ -243,6 +243,7 @@ int luaopen_host(lua_State *L) {
   add(L, "terminal", lh_open_terminal);
   add(L, "lock", lh_open_lock);
   add(L, "text", lh_open_text);
+  add(L, "web", lh_open_web);
   set_text(L, "version", LH_VERSION);
   lua_newtable(L);
   lua_setfield(L, -2, "options");
