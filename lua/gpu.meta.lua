@@ -22,6 +22,7 @@
 ---@class gpu
 ---@field arange fun(shape: table): gpu.tensor first, first + step, …: gpu.arange{5, first = 0, step = 1}.
 ---@field compile fun(model: gpu.layer, options: gpu.compile.options): gpu.program Turn a layer tree into a planned program.
+---@field cuda fun(): table|nil, string? What the CUDA plugin is: toolkit, runtime, driver (versions), cublaslt, architectures; nil and the reason where there is none.
 ---@field device fun(name?: string): string Make a device ("cpu", "cuda:0") the current one; returns its name.
 ---@field devices fun(): table[] Every device: name (for gpu.device), backend, model, capability, memory and free in bytes.
 ---@field full fun(shape: table): gpu.tensor `value` everywhere; options value, dtype, device.
@@ -29,11 +30,12 @@
 ---@field load fun(path: string): table<string, gpu.tensor>|nil, table|string, string? The tensors of a safetensors file on the current device, and its metadata; nil, message, code when it is damaged or cannot be read.
 ---@field ones fun(shape: table): gpu.tensor Ones of the given shape; options dtype, device.
 ---@field operators fun(): string[] The names of all operators, in the order of their list.
+---@field peaks fun(): table What the current device attains, measured: flops of a large product in dtype, bandwidth in bytes a second of a large copy.
 ---@field randn fun(shape: table): gpu.tensor Normal numbers; options seed, mean, std, dtype, device.
 ---@field save fun(path: string, tensors: table<string, gpu.tensor>, metadata?: table<string, string>): boolean|nil, string?, string? Write tensors as a safetensors file, atomically; nil, message, code when the disk refuses.
 ---@field seed fun(seed: integer) Seed the random numbers of tensors made from now on.
 ---@field tensor fun(values: table): gpu.tensor A tensor of nested tables of numbers; options dtype, device.
----@field utilization fun(): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, throttled, power_capped; nil and the reason where it cannot be known.
+---@field utilization fun(): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; nil and the reason where it cannot be known.
 ---@field zeros fun(shape: table): gpu.tensor Zeros of the given shape; options dtype, device.
 ---@field memory gpu.memory
 ---@field nn gpu.nn

@@ -1,9 +1,12 @@
-/* gpu.devices() and gpu.utilization(): what there is, and how busy it is. */
+/* gpu.devices, utilization, peaks, cuda: what there is, how busy it is, what it
+ * attains, and what the CUDA plugin is. */
 #include <stdio.h>
 #include <string.h>
 
+#include "../../kernels/graph/peaks.h"
 #include "gpu.h"
 #include "nvml.h"
+#include "plugin.h"
 
 static void set_string(lua_State *L, const char *key, const char *value) {
   lua_pushstring(L, value);
@@ -62,15 +65,19 @@ static void set_known(lua_State *L, const char *key, double value) {
 }
 
 static void push_use(lua_State *L, const lh_nvml_use *use) {
-  lua_createtable(L, 0, 6);
+  lua_createtable(L, 0, 10);
   set_known(L, "compute", use->compute);
   set_known(L, "memory", use->memory);
   set_known(L, "watts", use->watts);
   set_known(L, "celsius", use->celsius);
+  set_known(L, "memory_total", use->total);
+  set_known(L, "memory_used", use->used);
+  set_known(L, "process_memory", use->process);
   lua_pushboolean(L, use->throttled);
   lua_setfield(L, -2, "throttled");
   lua_pushboolean(L, use->power_capped);
   lua_setfield(L, -2, "power_capped");
+  set_string(L, "reasons", use->reasons);
 }
 
 /* The address of the context's device, "" if it has none; kept for the one
@@ -103,14 +110,65 @@ static int gpu_utilization(lua_State *L) {
   return 2;
 }
 
+/* gpu.peaks(): measured, in about a fifth of a second. */
+static int gpu_peaks(lua_State *L) {
+  lk_context *c = lh_context(L);
+  lk_peaks peaks;
+  lh_check(L, lk_peaks_measure(c, c->profile->compute, &peaks), &c->error);
+  lua_createtable(L, 0, 3);
+  lua_pushnumber(L, peaks.flops);
+  lua_setfield(L, -2, "flops");
+  lua_pushnumber(L, peaks.bandwidth);
+  lua_setfield(L, -2, "bandwidth");
+  set_string(L, "dtype", lk_dtype_word(c->profile->compute));
+  return 1;
+}
+
+/* Set `key` to "13.0" of 13000, nothing of 0. */
+static void set_version(lua_State *L, const char *key, int version) {
+  if (version <= 0) return;
+  lua_pushfstring(L, "%d.%d", version / 1000, version % 1000 / 10);
+  lua_setfield(L, -2, key);
+}
+
+static int gpu_cuda(lua_State *L) {
+  lk_plugin_facts f;
+  char why[512];
+  if (!lh_plugin_about(&f, why, sizeof why)) {
+    lua_pushnil(L);
+    lua_pushstring(L, why);
+    return 2;
+  }
+  lua_createtable(L, 0, 5);
+  set_version(L, "toolkit", f.toolkit);
+  set_version(L, "runtime", f.runtime);
+  set_version(L, "driver", f.driver);
+  if (f.library > 0) set_integer(L, "cublaslt", f.library);
+  lua_createtable(L, f.count, 0);
+  for (int i = 0; i < f.count; i++) {
+    lua_pushfstring(L, "%d.%d", f.architecture[i] / 10,
+                    f.architecture[i] % 10);
+    lua_rawseti(L, -2, i + 1);
+  }
+  lua_setfield(L, -2, "architectures");
+  return 1;
+}
+
 static const lh_function functions[] = {
     {"devices", gpu_devices, "(): table[]",
      "Every device: name (for gpu.device), backend, model, capability, memory "
      "and free in bytes.", NULL},
     {"utilization", gpu_utilization, "(): table|nil, string?",
      "How busy the current device is: compute, memory (percent), watts, "
-     "celsius, throttled, power_capped; nil and the reason where it cannot "
-     "be known.", NULL},
+     "celsius, memory_total, memory_used, process_memory (bytes by the "
+     "driver's count), throttled, power_capped, reasons; nil and the reason "
+     "where it cannot be known.", NULL},
+    {"peaks", gpu_peaks, "(): table",
+     "What the current device attains, measured: flops of a large product in "
+     "dtype, bandwidth in bytes a second of a large copy.", NULL},
+    {"cuda", gpu_cuda, "(): table|nil, string?",
+     "What the CUDA plugin is: toolkit, runtime, driver (versions), cublaslt, "
+     "architectures; nil and the reason where there is none.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 void lh_add_device(lua_State *L) { lh_register(L, "gpu", functions); }

@@ -8,16 +8,28 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 typedef struct nvml_rates {
   unsigned compute, memory;
 } nvml_rates;
 
-/* Reasons for lower clocks, bits. */
-enum {
-  NVML_POWER_CAP = 0x04, NVML_SLOWDOWN = 0x08, NVML_HEAT_SOFT = 0x20,
-  NVML_HEAT_HARD = 0x40, NVML_POWER_BRAKE = 0x80
-};
+typedef struct nvml_memory {
+  unsigned long long total, free, used;
+} nvml_memory;
+
+typedef struct nvml_process {
+  unsigned pid;
+  unsigned long long used;
+  unsigned instance, compute_instance;
+} nvml_process;
+
+enum { NVML_PROCESSES = 64, NVML_POWER_CAP = 0x04 };
+
+/* Reasons for lower clocks: heat and faults. */
+static const struct { unsigned long long bit; const char *words; }
+    slowdowns[] = {{0x08, "slowdown"}, {0x20, "heat"}, {0x40, "severe heat"},
+                   {0x80, "power brake"}};
 
 typedef struct nvml_functions {
   int (*start)(void);
@@ -26,6 +38,9 @@ typedef struct nvml_functions {
   int (*power)(void *device, unsigned *milliwatts);
   int (*heat)(void *device, int sensor, unsigned *celsius);
   int (*reasons)(void *device, unsigned long long *bits);
+  int (*memory)(void *device, nvml_memory *memory);
+  int (*processes)(void *device, unsigned *count, nvml_process *list); /* may
+                                                              be absent */
 } nvml_functions;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -53,28 +68,61 @@ static void load(void) {
       load_function(library, "nvmlDeviceGetPowerUsage", &nvml.power) &&
       load_function(library, "nvmlDeviceGetTemperature", &nvml.heat) &&
       load_function(library, "nvmlDeviceGetCurrentClocksThrottleReasons",
-                    &nvml.reasons);
+                    &nvml.reasons) &&
+      load_function(library, "nvmlDeviceGetMemoryInfo", &nvml.memory);
+  *(void **)(void *)&nvml.processes =
+      dlsym(library, "nvmlDeviceGetComputeRunningProcesses_v3");
   if (all && nvml.start() != 0)
     snprintf(absence, sizeof absence, "NVML does not start");
+}
+
+/* Bytes that the driver lists for this process, or -1. */
+static double own_memory(void *device) {
+  static nvml_process list[NVML_PROCESSES]; /* under the caller's lock */
+  unsigned count = NVML_PROCESSES;
+  if (nvml.processes == NULL || nvml.processes(device, &count, list) != 0)
+    return -1;
+  for (unsigned i = 0; i < count; i++)
+    if (list[i].pid == (unsigned)getpid() && list[i].used != ~0ULL)
+      return (double)list[i].used;
+  return -1;
+}
+
+static void ask_memory(void *device, lh_nvml_use *use) {
+  nvml_memory memory;
+  use->total = use->used = -1;
+  if (nvml.memory(device, &memory) == 0) {
+    use->total = (double)memory.total;
+    use->used = (double)memory.used;
+  }
+  use->process = own_memory(device);
+}
+
+static void ask_reasons(void *device, lh_nvml_use *use) {
+  unsigned long long bits;
+  size_t at = 0;
+  if (nvml.reasons(device, &bits) != 0) return;
+  use->power_capped = (bits & NVML_POWER_CAP) != 0;
+  for (size_t i = 0; i < sizeof slowdowns / sizeof *slowdowns; i++) {
+    if ((bits & slowdowns[i].bit) == 0) continue;
+    use->throttled = true;
+    at += (size_t)snprintf(use->reasons + at, sizeof use->reasons - at,
+                           "%s%s", at ? ", " : "", slowdowns[i].words);
+  }
 }
 
 static void ask(void *device, lh_nvml_use *use) {
   nvml_rates rates;
   unsigned value;
-  unsigned long long bits;
-  *use = (lh_nvml_use){-1, -1, -1, -1, false, false};
+  *use = (lh_nvml_use){.compute = -1, .memory = -1, .watts = -1,
+                       .celsius = -1};
   if (nvml.rates(device, &rates) == 0) {
     use->compute = rates.compute;
     use->memory = rates.memory;
   }
   if (nvml.power(device, &value) == 0) use->watts = value / 1000.0;
   if (nvml.heat(device, 0, &value) == 0) use->celsius = value;
-  if (nvml.reasons(device, &bits) == 0) {
-    unsigned long long bad = NVML_SLOWDOWN | NVML_HEAT_SOFT | NVML_HEAT_HARD |
-                             NVML_POWER_BRAKE;
-    use->throttled = (bits & bad) != 0;
-    use->power_capped = (bits & NVML_POWER_CAP) != 0;
-  }
+  ask_reasons(device, use);
 }
 
 static double now(void) {
@@ -85,24 +133,28 @@ static double now(void) {
 
 bool lh_nvml_read(const char *bus, lh_nvml_use *use, char *why, size_t size) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-  static struct { char bus[32]; double time; lh_nvml_use use; } last;
-  void *device = NULL;
-  bool known = false;
+  static struct { char bus[32]; void *device; double time; lh_nvml_use use; }
+      last;
+  bool known = true;
   pthread_once(&once, load);
   pthread_mutex_lock(&lock);
-  if (strcmp(last.bus, bus) == 0 && now() - last.time < 0.5) {
-    known = true;
-  } else if (*absence) {
+  if (*absence) {
     snprintf(why, size, "%s", absence);
-  } else if (nvml.find(bus, &device) != 0) {
-    snprintf(why, size, "NVML knows no device at %s", bus);
-  } else {
-    known = true;
-    snprintf(last.bus, sizeof last.bus, "%s", bus);
-    ask(device, &last.use);
-    last.time = now();
+    known = false;
+  } else if (strcmp(last.bus, bus) != 0) {
+    known = nvml.find(bus, &last.device) == 0;
+    if (!known) snprintf(why, size, "NVML knows no device at %s", bus);
+    snprintf(last.bus, sizeof last.bus, "%s", known ? bus : "");
+    last.time = -1;
   }
-  *use = last.use;
+  if (known) {
+    if (now() - last.time >= 0.5) {
+      ask(last.device, &last.use);
+      last.time = now();
+    }
+    ask_memory(last.device, &last.use);
+    *use = last.use;
+  }
   pthread_mutex_unlock(&lock);
   return known;
 }

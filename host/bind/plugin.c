@@ -24,21 +24,20 @@ static int own_folder(char *folder, size_t size) {
   return 1;
 }
 
-/* The first of the plugin's places that has it, loaded; NULL: see absence. The
- * third is where tests have it. */
-static void *open_plugin(void) {
+/* The first of the plugin's places that has it, loaded; NULL with the reason
+ * in `why`. The third is where tests have it. */
+static void *open_plugin(char *why, size_t size) {
   static const char *const places[] = {"%s/llmhost_cuda.so",
                                        "%s/../lib/llmhost/llmhost_cuda.so",
                                        "%s/../llmhost_cuda.so"};
   char folder[2048], path[2112];
-  snprintf(absence, sizeof absence, "this build has no CUDA plugin");
+  snprintf(why, size, "this build has no CUDA plugin");
   if (!own_folder(folder, sizeof folder)) return NULL;
   for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
     snprintf(path, sizeof path, places[i], folder);
     if (access(path, R_OK) != 0) continue;
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (library == NULL)
-      snprintf(absence, sizeof absence, "%s", dlerror());
+    if (library == NULL) snprintf(why, size, "%s", dlerror());
     return library;
   }
   return NULL;
@@ -53,7 +52,7 @@ static void load(void) {
   typedef const lk_backend *(*entry)(size_t backend, size_t call);
   snprintf(absence, sizeof absence, "no NVIDIA device");
   if (!device_file()) return;
-  void *library = open_plugin();
+  void *library = open_plugin(absence, sizeof absence);
   if (library == NULL) return;
   entry find;
   *(void **)(void *)&find = dlsym(library, "lk_cuda_backend");
@@ -72,3 +71,16 @@ static void load(void) {
 void lh_plugin_load(void) { pthread_once(&once, load); }
 
 const char *lh_plugin_absence(void) { return *absence ? absence : NULL; }
+
+bool lh_plugin_about(lk_plugin_facts *facts, char *why, size_t size) {
+  void *library = open_plugin(why, size);
+  if (library == NULL) return false;
+  lk_plugin_about about;
+  *(void **)(void *)&about = dlsym(library, "lk_cuda_about");
+  if (about == NULL) {
+    snprintf(why, size, "llmhost_cuda.so is of another build");
+    return false;
+  }
+  about(facts);
+  return true;
+}

@@ -41,16 +41,11 @@ static int device_count(void) {
   return 0;
 }
 
-static lk_status device_info(int device, lk_device_info *info,
-                             lk_error *error) {
+/* What does not change of a device: asking takes milliseconds. */
+static cudaError_t device_facts(int device, lk_device_info *info) {
   cudaDeviceProp p;
-  size_t free_bytes = 0, bytes = 0;
   cudaError_t code = cudaGetDeviceProperties(&p, device);
-  if (code == cudaSuccess) code = cudaSetDevice(device);
-  if (code == cudaSuccess) code = cudaMemGetInfo(&free_bytes, &bytes);
-  if (code != cudaSuccess)
-    return lk_fail(error, LK_DEVICE, "cuda:%d: %s", device,
-                   cudaGetErrorString(code));
+  if (code != cudaSuccess) return code;
   memset(info, 0, sizeof *info);
   snprintf(info->name, sizeof info->name, "%.127s", p.name);
   snprintf(info->capability, sizeof info->capability, "%d.%d", p.major,
@@ -58,6 +53,25 @@ static lk_status device_info(int device, lk_device_info *info,
   if (cudaDeviceGetPCIBusId(info->bus, sizeof info->bus, device) !=
       cudaSuccess)
     info->bus[0] = 0;
+  return cudaSuccess;
+}
+
+static lk_status device_info(int device, lk_device_info *info,
+                             lk_error *error) {
+  static thread_local lk_device_info known;
+  static thread_local int known_device = -1;
+  size_t free_bytes = 0, bytes = 0;
+  cudaError_t code = cudaSuccess;
+  if (known_device != device) code = device_facts(device, &known);
+  if (code == cudaSuccess) code = cudaSetDevice(device);
+  if (code == cudaSuccess) code = cudaMemGetInfo(&free_bytes, &bytes);
+  if (code != cudaSuccess) {
+    known_device = -1;
+    return lk_fail(error, LK_DEVICE, "cuda:%d: %s", device,
+                   cudaGetErrorString(code));
+  }
+  known_device = device;
+  *info = known;
   info->memory = (int64_t)bytes;
   info->free = (int64_t)free_bytes;
   return LK_OK;

@@ -40,14 +40,14 @@ static lk_status fill_random(lk_context *context, lk_tensor t) {
   return status;
 }
 
-/* A call of `op` on square matrices that share one storage of three. */
+/* A call of `op` on square matrices that share one storage. */
 static lk_status time_call(lk_context *context, lk_op op, int inputs,
                            lk_dtype dtype, int64_t n, double *seconds) {
   lk_storage *storage = NULL;
   int64_t bytes = lk_dtype_bytes(dtype, n * n);
-  LK_TRY(lk_storage_new(context, 3 * bytes, LK_DATA, &storage));
+  LK_TRY(lk_storage_new(context, (1 + inputs) * bytes, LK_DATA, &storage));
   lk_status status = context->backend->zero(context, lk_storage_data(storage),
-                                            3 * bytes);
+                                            (1 + inputs) * bytes);
   lk_call call = {.op = op};
   lk_tensor t = {.data = lk_storage_data(storage), .dtype = dtype,
                  .shape = lk_shape_of(n, n)};
@@ -59,10 +59,21 @@ static lk_status time_call(lk_context *context, lk_op op, int inputs,
     call.in[i] = t;
   }
   t.data = lk_storage_data(storage);
-  t.shape = lk_shape_of(3 * n, n);
+  t.shape = lk_shape_of((1 + inputs) * n, n);
   if (status == LK_OK && inputs == 2) status = fill_random(context, t);
   if (status == LK_OK) status = best_time(context, &call, 4, seconds);
   lk_storage_release(storage);
+  return status;
+}
+
+/* The same with n halved until it fits beside what the device holds. */
+static lk_status time_fitting(lk_context *context, lk_op op, int inputs,
+                              lk_dtype dtype, int64_t *n, double *seconds) {
+  lk_status status = time_call(context, op, inputs, dtype, *n, seconds);
+  while (status == LK_OOM && *n > 512) {
+    *n /= 2;
+    status = time_call(context, op, inputs, dtype, *n, seconds);
+  }
   return status;
 }
 
@@ -71,9 +82,9 @@ lk_status lk_peaks_measure(lk_context *context, lk_dtype dtype,
   bool cpu = context->profile->compute == LK_F32;
   int64_t n = cpu ? 768 : 8192, m = cpu ? 4096 : 16384;
   double seconds;
-  LK_TRY(time_call(context, LK_OP_matmul, 2, dtype, n, &seconds));
+  LK_TRY(time_fitting(context, LK_OP_matmul, 2, dtype, &n, &seconds));
   peaks->flops = 2.0 * (double)n * (double)n * (double)n / seconds;
-  LK_TRY(time_call(context, LK_OP_copy, 1, LK_F32, m, &seconds));
+  LK_TRY(time_fitting(context, LK_OP_copy, 1, LK_F32, &m, &seconds));
   peaks->bandwidth = 8.0 * (double)m * (double)m / seconds;
   return LK_OK;
 }

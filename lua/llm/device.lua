@@ -19,6 +19,8 @@ end
 function device.name()
   local asked = host.options.device or "auto"
   if asked ~= "auto" then return asked end
+  local several = host.options.devices
+  if several and several[1] then return several[1] end
   return has_nvidia() and built_for_cuda() and "cuda:0" or "cpu"
 end
 
@@ -29,11 +31,9 @@ end
 
 -- One slot for every device experiments may run on at once.
 function device.slots()
-  local slots = {}
-  for word in (host.options.devices or ""):gmatch "[^,%s]+" do
-    slots[#slots + 1] = word
-  end
-  return #slots > 0 and slots or { device.name() }
+  local asked = host.options.devices or {}
+  return #asked > 0 and table.move(asked, 1, #asked, 1, {})
+    or { device.name() }
 end
 
 -- The backend profile that a dry run plans for: the device asked for; the

@@ -111,4 +111,28 @@ check.case("utilization of a cpu is not known", function()
   check.equal(reason, "cpu has no counter of its utilization")
 end)
 
+check.case("peaks: a product's and a copy's rate, measured", function()
+  local p = gpu.peaks()
+  check.equal(p.dtype, "f32")
+  check.truthy(p.flops > 1e8 and p.flops < 1e16, tostring(p.flops))
+  check.truthy(p.bandwidth > 1e8 and p.bandwidth < 1e14,
+    tostring(p.bandwidth))
+end)
+
+check.case("what the CUDA plugin is, or why there is none", function()
+  local cuda, why = gpu.cuda()
+  if not cuda then
+    check.truthy(why == "this build has no CUDA plugin"
+      or why:find("llmhost_cuda.so", 1, true)
+      or why:find("cannot open shared object", 1, true), why)
+    return
+  end
+  check.truthy(cuda.toolkit:find "^1%d%.%d$", cuda.toolkit)
+  check.equal(cuda.runtime, cuda.toolkit)
+  check.truthy(#cuda.architectures >= 1)
+  for _, a in ipairs(cuda.architectures) do
+    check.truthy(a:find "^%d+%.%d$", a)
+  end
+end)
+
 check.done()
