@@ -285,12 +285,16 @@ typedef struct corpus_arguments {
   int texts;
   double validation;
   int64_t seed, max_documents, max_chars, max_bytes, max_tokens;
+  const char *field;
 } corpus_arguments;
 
 #define AT(name) offsetof(corpus_arguments, name)
 static const lh_option corpus_option_list[] = {
     {"source", LH_STRING, AT(source), 0, 0, NULL,
-     "file, folder, pattern, '-' for standard input, or 'system'"},
+     "file of text or JSONL (plain, .gz, .zst), folder, pattern, '-' for "
+     "standard input, or 'system'"},
+    {"field", LH_STRING, AT(field), 0, 0, NULL,
+     "the field of a JSONL row that is text (text)"},
     {"texts", LH_ANY, AT(texts), 0, 0, NULL,
      "a list of strings, each a document, in place of a source"},
     {"validation", LH_NUMBER, AT(validation), 0, 0.5, NULL,
@@ -342,7 +346,8 @@ static int text_corpus(lua_State *L) {
   if ((a.source != NULL) + (a.texts != 0) != 1)
     lh_raise(L, LK_ARGUMENT, "host.text.corpus: give one of source and texts");
   lh_corpus_options options = {a.validation, (uint64_t)a.seed,
-                               a.max_documents, a.max_chars, a.max_bytes};
+                               a.max_documents, a.max_chars, a.max_bytes,
+                               a.field};
   if (a.max_tokens > 0 &&
       (a.max_bytes == 0 || a.max_bytes > 8 * a.max_tokens))
     options.max_bytes = 8 * a.max_tokens;

@@ -295,7 +295,7 @@ static const lh_function loader_methods[] = {
 
 /* --- the pipeline -------------------------------------------------------- */
 typedef struct prepare_arguments {
-  const char *source, *tokenizer, *merges, *cache;
+  const char *source, *field, *tokenizer, *merges, *cache;
   int64_t vocab, seed, documents, max_chars, max_bytes, tokens, eval_tokens;
   int64_t threads;
   double validation;
@@ -305,7 +305,10 @@ typedef struct prepare_arguments {
 #define AT(name) offsetof(prepare_arguments, name)
 static const lh_option prepare_option_list[] = {
     {"source", LH_STRING, AT(source), 0, 0, NULL,
-     "file, folder, pattern, '-' for standard input, or 'system' (system)"},
+     "file of text or JSONL (plain, .gz, .zst), folder, pattern, '-' for "
+     "standard input, or 'system' (system)"},
+    {"field", LH_STRING, AT(field), 0, 0, NULL,
+     "the field of a JSONL row that is text (text)"},
     {"tokenizer", LH_STRING, AT(tokenizer), 0, 0, NULL,
      "path of a tokenizer.json; otherwise one is learned"},
     {"merges", LH_STRING, AT(merges), 0, 0, NULL,
@@ -384,11 +387,12 @@ static int text_prepare(lua_State *L) {
   lk_error e;
   lh_options(L, 1, "host.text.prepare", prepare_option_list, 0, &a);
   lh_prepare_options options = {
-      .source = a.source, .tokenizer = a.tokenizer, .merges = a.merges,
-      .vocab = a.vocab, .validation = a.validation, .seed = (uint64_t)a.seed,
-      .max_documents = a.documents, .max_chars = a.max_chars,
-      .max_bytes = a.max_bytes, .tokens = a.tokens,
-      .eval_tokens = a.eval_tokens, .cache = *a.cache ? a.cache : NULL,
+      .source = a.source, .field = a.field, .tokenizer = a.tokenizer,
+      .merges = a.merges, .vocab = a.vocab, .validation = a.validation,
+      .seed = (uint64_t)a.seed, .max_documents = a.documents,
+      .max_chars = a.max_chars, .max_bytes = a.max_bytes,
+      .tokens = a.tokens, .eval_tokens = a.eval_tokens,
+      .cache = *a.cache ? a.cache : NULL,
       .threads = (int)a.threads, .fresh = a.fresh};
   lh_prepared *p = lh_object_new(L, &prepared_class, sizeof *p);
   if (lh_prepare(&options, p, &e) != LK_OK) return lh_text_failed(L, &e);

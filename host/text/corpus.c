@@ -8,11 +8,15 @@
 
 #include "../sys/file.h"
 #include "hash64.h"
+#include "held_out.h"
+#include "jsonl.h"
 #include "unicode.h"
+#include "unpack.h"
 #include "wordmap.h"
 
+enum { ROWS_BLOCK = 1 << 20, PACKED_PIECE = 1 << 18 };
 enum { DOCUMENT_MOST = 32 << 10, DOCUMENT_LEAST = 1 << 10, FEW_FILES = 20 };
-enum { RULES = 1 };       /* of cutting and holding out: others, other keys */
+enum { RULES = 2 };       /* of cutting and holding out: others, other keys */
 static const int64_t corpus_most = INT64_C(2) << 30;
 static const int64_t system_most = INT64_C(256) << 20;
 static const char separator[] = "<|endoftext|>";
@@ -26,6 +30,10 @@ typedef struct reading {
   int64_t piece;          /* the longest document */
   int64_t file;           /* the one being read */
   bool whole_files;       /* the pieces of a file form one group */
+  bool bounded;           /* `wanted` was asked for, by whatever option */
+  char *rows;             /* where the next row goes: `room` bytes are left */
+  int64_t room;
+  bool in_rows;           /* each row of the file is a group */
   lh_wordmap seen;        /* contents of found files */
   lk_error *e;
 } reading;
@@ -104,9 +112,10 @@ static lk_status add_document(reading *r, const char *text, int64_t size) {
     c->documents = more;
     c->room = room;
   }
+  bool whole = r->whole_files && !r->in_rows;
   c->documents[c->count] =
       (lh_corpus_document){.text = text, .size = size,
-                           .group = r->whole_files ? r->file : c->count};
+                           .group = (r->file << 32) + (whole ? 0 : c->count)};
   c->count++;
   c->bytes += size;
   r->wanted -= size;
@@ -169,34 +178,103 @@ static lk_status is_unwanted(reading *r, const char *text, int64_t size,
   return LK_OK;
 }
 
+/* The most bytes of a file that can still be used. */
+static int64_t usable(const reading *r) {
+  return r->options->max_chars > 0 ? corpus_most : r->wanted;
+}
+
+/* Read a plain file's first bytes, `most` of them. */
+static lk_status read_plain(reading *r, const char *path, int64_t most,
+                            char **text, int64_t *size, bool *cut) {
+  int fd;
+  LK_TRY(lh_file_open(path, &fd, size, r->e));
+  *cut = *size > most;
+  if (*cut) *size = most;
+  *text = malloc((size_t)*size + 1);
+  lk_status status = *text ? lh_file_pread(fd, path, *text, *size, 0, r->e)
+                           : no_memory(r->e);
+  close(fd);
+  return status;
+}
+
+/* The same of a packed one; of a found file that shows not to be text, only
+ * the beginning. */
+static lk_status read_packed(reading *r, const char *path, int64_t most,
+                             char **text, int64_t *size, bool *cut) {
+  lh_unpack *u;
+  int64_t got = PACKED_PIECE;
+  *size = 0;
+  LK_TRY(lh_unpack_open(path, &u, r->e));
+  lk_status status = LK_OK;
+  while (status == LK_OK && got == PACKED_PIECE && *size < most) {
+    char *more = realloc(*text, (size_t)(*size + PACKED_PIECE) + 1);
+    if (more) *text = more;
+    status = more ? lh_unpack_read(u, *text + *size, PACKED_PIECE, &got, r->e)
+                  : no_memory(r->e);
+    if (status != LK_OK) break;
+    *size += got;
+    if (r->source->mixed && memchr(*text, 0, (size_t)*size)) break;
+  }
+  *cut = *size > most;
+  if (*cut) *size = most;
+  lh_unpack_close(u);
+  return status;
+}
+
 /* Read the part of a file that can still be used. A found file that cannot be
  * read any more is skipped (*text NULL). */
 static lk_status read_file(reading *r, const lh_source_file *file,
                            char **text, int64_t *size) {
-  int fd;
+  bool cut = false;
   *text = NULL;
-  lk_status status = lh_file_open(file->path, &fd, size, r->e);
-  if (status != LK_OK) return r->source->mixed ? LK_OK : status;
-  int64_t most = r->options->max_chars > 0 ? corpus_most : r->wanted;
-  bool cut = *size > most;
-  if (cut) *size = most;
-  *text = malloc((size_t)*size + 1);
-  status = *text ? lh_file_pread(fd, file->path, *text, *size, 0, r->e)
-                 : no_memory(r->e);
-  close(fd);
+  bool packed = lh_packing_of(file->path) != LH_PLAIN;
+  lk_status status = (packed ? read_packed : read_plain)(
+      r, file->path, usable(r), text, size, &cut);
   if (status == LK_OK) {
     (*text)[*size] = 0;
     if (cut) *size = whole_characters(*text, *size);
-  } else {
-    free(*text);
-    *text = NULL;
+    return LK_OK;
   }
+  free(*text);
+  *text = NULL;
+  return r->source->mixed && status != LK_OOM ? LK_OK : status;
+}
+
+/* Copy a row into the corpus's blocks; each row is a document. */
+static lk_status take_row(void *context, const char *text, int64_t size,
+                          bool *enough, lk_error *e) {
+  reading *r = context;
+  if (size > r->room) {
+    int64_t room = size > ROWS_BLOCK ? size : ROWS_BLOCK;
+    char *block = malloc((size_t)room);
+    if (block == NULL) return no_memory(e);
+    LK_TRY(add_block(r, block));
+    r->rows = block;
+    r->room = room;
+  }
+  memcpy(r->rows, text, (size_t)size);
+  LK_TRY(add_document(r, r->rows, size));
+  r->rows += size;
+  r->room -= size;
+  *enough = is_full(r);
+  return LK_OK;
+}
+
+/* A file of rows. What is wrong in it is told even if it was only found: its
+ * name says what it should be. */
+static lk_status read_rows(reading *r, const char *path) {
+  const char *field = r->options->field ? r->options->field : "text";
+  r->in_rows = true;
+  lk_status status = lh_jsonl_read(path, field, take_row, r, r->e);
+  r->in_rows = false;
+  r->corpus->files++;
   return status;
 }
 
 static lk_status read_one(reading *r, int64_t number) {
   const lh_source_file *file = &r->source->files[number];
   r->file = number;
+  if (lh_is_jsonl(file->path)) return read_rows(r, file->path);
   char *text;
   int64_t size;
   bool unwanted = false;
@@ -260,90 +338,6 @@ static lk_status read_text(reading *r) {
   return add_text(r, text, s->bytes);
 }
 
-/* --- held-out documents -------------------------------------------------- */
-typedef struct keyed {
-  uint64_t key;
-  int64_t number;
-} keyed;
-
-static int by_key(const void *a, const void *b) {
-  const keyed *x = a, *y = b;
-  if (x->key != y->key) return x->key < y->key ? -1 : 1;
-  return (x->number > y->number) - (x->number < y->number);
-}
-
-int64_t *lh_shuffled(int64_t count, uint64_t seed) {
-  keyed *items = malloc((size_t)count * sizeof *items + 1);
-  int64_t *order = malloc((size_t)count * sizeof *order + 1);
-  if (items && order) {
-    for (int64_t i = 0; i < count; i++)
-      items[i] = (keyed){lh_hash_number(i, lh_hash64(&seed, 8, 3)), i};
-    qsort(items, (size_t)count, sizeof *items, by_key);
-    for (int64_t i = 0; i < count; i++) order[i] = items[i].number;
-  } else {
-    free(order);
-    order = NULL;
-  }
-  free(items);
-  return order;
-}
-
-/* Where each group starts, and at the end the number of documents; allocated.
- * NULL without memory. */
-static int64_t *group_starts(const lh_corpus *c, int64_t *groups) {
-  int64_t *start = malloc(((size_t)c->count + 1) * sizeof *start);
-  *groups = 0;
-  for (int64_t i = 0; start && i < c->count; i++)
-    if (i == 0 || c->documents[i].group != c->documents[i - 1].group)
-      start[(*groups)++] = i;
-  if (start) start[*groups] = c->count;
-  return start;
-}
-
-static void hold_group(lh_corpus *c, int64_t first, int64_t end) {
-  for (int64_t i = first; i < end; i++) {
-    c->documents[i].held_out = true;
-    c->held_bytes += c->documents[i].size;
-    c->held_count++;
-  }
-}
-
-/* Hold groups out in shuffled order, each as long as it brings the share of
- * bytes nearer to the one asked for; one at least, and not all. */
-static lk_status hold_groups(lh_corpus *c, const int64_t *start,
-                             int64_t groups, const lh_corpus_options *options,
-                             lk_error *e) {
-  int64_t target = (int64_t)((double)c->bytes * options->validation);
-  int64_t *order = lh_shuffled(groups, options->seed);
-  if (order == NULL) return no_memory(e);
-  for (int64_t i = 0, held = 0; i < groups && held < groups - 1; i++) {
-    int64_t first = start[order[i]], end = start[order[i] + 1], size = 0;
-    for (int64_t k = first; k < end; k++) size += c->documents[k].size;
-    bool too_much = held > 0 ? c->held_bytes + size / 2 > target
-                             : size > 2 * target && i + 1 < groups;
-    if (too_much) continue;
-    hold_group(c, first, end);
-    held++;
-  }
-  free(order);
-  return LK_OK;
-}
-
-static lk_status hold_out(lh_corpus *c, const lh_corpus_options *options,
-                          lk_error *e) {
-  int64_t groups;
-  if (options->validation <= 0) return LK_OK;
-  int64_t *start = group_starts(c, &groups);
-  if (start == NULL) return no_memory(e);
-  lk_status status = groups >= 2
-      ? hold_groups(c, start, groups, options, e)
-      : lk_fail(e, LK_ARGUMENT, "a corpus of one document (%lld bytes) cannot "
-                "be split into training and validation; give more text or "
-                "validation = 0", (long long)c->bytes);
-  free(start);
-  return status;
-}
-
 /* --- opening ------------------------------------------------------------- */
 uint64_t lh_corpus_key(const lh_source *source,
                        const lh_corpus_options *options) {
@@ -352,6 +346,7 @@ uint64_t lh_corpus_key(const lh_source *source,
   h = lh_hash_number((int64_t)options->seed, h);
   h = lh_hash_number(options->max_documents, h);
   h = lh_hash_number(options->max_chars, h);
+  h = lh_hash_string(options->field ? options->field : "text", h);
   return lh_hash_number(options->max_bytes, h);
 }
 
@@ -359,12 +354,14 @@ static lk_status start_reading(reading *r) {
   const lh_source *s = r->source;
   int64_t most = s->sampled ? system_most : corpus_most;
   r->wanted = r->options->max_bytes;
+  r->bounded = true;
   if (r->wanted <= 0) {
     if (!s->sampled && r->options->max_documents == 0 && s->bytes > most)
       return lk_fail(r->e, LK_ARGUMENT, "data source '%s' holds %.1f GB; say "
                      "how much of it to use (tokens or max_bytes)", s->name,
                      (double)s->bytes * 1e-9);
     r->wanted = most;
+    r->bounded = s->sampled || r->options->max_documents > 0;
   }
   int64_t total = s->bytes < r->wanted ? s->bytes : r->wanted;
   r->piece = total / 200;
@@ -392,10 +389,14 @@ lk_status lh_corpus_read(const lh_source *source,
   lk_status status = start_reading(&r);
   if (status == LK_OK) status = source->text ? read_text(&r) : read_files(&r);
   lh_wordmap_free(&r.seen);
+  if (status == LK_OK && r.wanted <= 0 && !r.bounded)
+    status = lk_fail(e, LK_ARGUMENT, "data source '%s' holds more than %.1f GB "
+                     "when unpacked; say how much of it to use (tokens or "
+                     "max_bytes)", source->name, (double)corpus_most * 1e-9);
   if (status == LK_OK && r.corpus->count == 0)
     status = lk_fail(e, LK_ARGUMENT, "data source '%s' holds no text",
                      source->name);
-  if (status == LK_OK) status = hold_out(r.corpus, options, e);
+  if (status == LK_OK) status = lh_hold_out(r.corpus, options, e);
   r.corpus->key = lh_corpus_key(source, options);
   if (status == LK_OK) *out = r.corpus;
   else lh_corpus_release(r.corpus);
@@ -422,7 +423,7 @@ lk_status lh_corpus_of(const char *const *texts, const int64_t *sizes,
   }
   if (status == LK_OK && r.corpus->count == 0)
     status = lk_fail(e, LK_ARGUMENT, "the texts given hold no text");
-  if (status == LK_OK) status = hold_out(r.corpus, options, e);
+  if (status == LK_OK) status = lh_hold_out(r.corpus, options, e);
   if (status == LK_OK) {
     r.corpus->key = lh_corpus_key(&(lh_source){.key = key}, options);
     *out = r.corpus;

@@ -21,6 +21,7 @@ typedef struct lh_corpus_options {
   int64_t max_documents;  /* 0: all */
   int64_t max_chars;      /* of a document: the rest is cut off; 0: all */
   int64_t max_bytes;      /* of all documents; 0: all */
+  const char *field;      /* of a JSONL row; NULL: "text"; not kept */
 } lh_corpus_options;
 
 typedef struct lh_corpus {
@@ -42,11 +43,13 @@ uint64_t lh_corpus_key(const lh_source *source,
  * "<|endoftext|>", and at blank lines into pieces of at most 32 KiB (or a 200th
  * of a source of few files; not under max_chars where there are many). All
  * pieces of a file are held out together, where there are 20 files or more; of
- * fewer, each by itself. Found files
+ * fewer, each by itself. Of a JSONL file each row is a document, uncut, held
+ * out by itself. Packed files (.gz, .zst) are unpacked on the way. Found files
  * (folder, pattern, system) that are not UTF-8 text or repeat an earlier one
  * are passed over; a named file may hold any bytes but NUL. Under a limit
  * `system` takes files from all over, other sources their beginning.
- * ARGUMENT when nothing is left, or one document where two are needed. */
+ * ARGUMENT when nothing is left, or one document where two are needed; FORMAT
+ * for a damaged file, naming line or byte. */
 lk_status lh_corpus_read(const lh_source *source,
                          const lh_corpus_options *options, lh_corpus **out,
                          lk_error *e);

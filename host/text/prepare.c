@@ -30,7 +30,7 @@ static void tell(lh_prepared *p, const char *format, ...) {
 
 static lh_corpus_options corpus_options(const lh_prepare_options *o) {
   lh_corpus_options c = {o->validation, o->seed, o->max_documents,
-                         o->max_chars, o->max_bytes};
+                         o->max_chars, o->max_bytes, o->field};
   if (o->tokens > 0 && o->max_bytes == 0 && o->max_documents == 0) {
     double bytes = (double)o->tokens * BYTES_PER_TOKEN;
     if (bytes < BYTES_LEAST) bytes = BYTES_LEAST;

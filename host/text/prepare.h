@@ -13,6 +13,7 @@ typedef struct lh_prepare_options {
   double validation;      /* share of the bytes held out */
   uint64_t seed;          /* decides which documents are held out */
   int64_t max_documents, max_chars, max_bytes; /* as in corpus.h; 0: all */
+  const char *field;      /* of JSONL rows; NULL: "text" */
   int64_t tokens;         /* training tokens wanted; 0: all */
   int64_t eval_tokens;    /* validation tokens at most; 0: all */
   const char *cache;      /* folder; NULL: no cache */

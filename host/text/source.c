@@ -9,13 +9,15 @@
 
 #include "../sys/folder.h"
 #include "hash64.h"
+#include "unpack.h"
 
 enum { DEPTH_MOST = 32, SYSTEM_FILE_MOST = 512 << 10 };
 static const int64_t stdin_most = INT64_C(2) << 30;
 
 static const char alternatives[] =
-    "give a text file, a folder, a pattern such as 'texts/*.txt', '-' for "
-    "standard input, or 'system' for the text this machine has";
+    "give a file (text or JSONL, plain, .gz or .zst), a folder, a pattern such "
+    "as 'texts/*.txt', '-' for standard input, or 'system' for the text this "
+    "machine has";
 
 /* Where `system` looks: a folder (or pattern of folders) and the endings it
  * takes, each between spaces; "." stands for names without a dot. */
@@ -168,31 +170,35 @@ static lk_status read_stdin(lh_source *s, int64_t max_bytes, lk_error *e) {
   return LK_OK;
 }
 
-static bool ends_with(const char *name, const char *ending) {
-  size_t a = strlen(name), b = strlen(ending);
-  return a >= b && strcmp(name + a - b, ending) == 0;
+/* Files that are certainly not text. */
+static lk_status refuse(const char *name, lk_error *e) {
+  static const struct {
+    const char *ending, *advice;
+  } refused[] = {{".parquet", "turn it into JSONL (README.md, Data, has the "
+                              "command)"},
+                 {".bz2", "unpack it"}, {".xz", "unpack it"},
+                 {".zip", "unpack it"}, {".tar", "unpack it"}};
+  size_t size = strlen(name);
+  for (size_t i = 0; i < sizeof refused / sizeof *refused; i++) {
+    size_t length = strlen(refused[i].ending);
+    if (size > length && !strcmp(name + size - length, refused[i].ending))
+      return lk_fail(e, LK_ARGUMENT, "data source '%s': '%s' files are not "
+                     "read; %s", name, refused[i].ending, refused[i].advice);
+  }
+  return lh_packing_check(name, e);
 }
 
-static lk_status refuse_packed(const char *name, lk_error *e) {
-  static const char *const endings[] = {".gz", ".zst", ".bz2", ".xz", ".zip",
-                                        ".jsonl", ".parquet", NULL};
-  for (int i = 0; endings[i]; i++)
-    if (ends_with(name, endings[i]))
-      return lk_fail(e, LK_ARGUMENT, "data source '%s': this build reads no "
-                     "'%s' files; unpack it to plain text", name, endings[i]);
-  return LK_OK;
-}
+static bool is_hub(const char *name) { return strncmp(name, "hf:", 3) == 0; }
 
 static lk_status list_path(lh_source *s, lk_error *e) {
   struct stat st;
   if (stat(s->name, &st) != 0) {
-    const char *colon = strchr(s->name, ':');
     if (errno != ENOENT && errno != ENOTDIR)
       return lk_fail_errno(e, errno, "data source '%s'", s->name);
-    if (colon && memchr(s->name, '/', (size_t)(colon - s->name)) == NULL)
-      return lk_fail(e, LK_ARGUMENT, "data source '%s': this build reads no "
-                     "'%.*s' sources; %s", s->name,
-                     (int)(colon + 1 - s->name), s->name, alternatives);
+    if (is_hub(s->name))
+      return lk_fail(e, LK_ARGUMENT, "data source '%s' lies on the hub; "
+                     "require(\"llm.hub\").source fetches it and gives the "
+                     "files", s->name);
     return lk_fail(e, LK_ARGUMENT, "data source '%s' does not exist; %s",
                    s->name, alternatives);
   }
@@ -203,7 +209,7 @@ static lk_status list_path(lh_source *s, lk_error *e) {
   if (!S_ISREG(st.st_mode))
     return lk_fail(e, LK_ARGUMENT, "data source '%s' is not a regular file; %s",
                    s->name, alternatives);
-  LK_TRY(refuse_packed(s->name, e));
+  LK_TRY(refuse(s->name, e));
   return add_file(s, s->name, &st, e);
 }
 

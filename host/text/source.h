@@ -1,7 +1,8 @@
 /* Where text comes from: a source's files, listed but not read, and the key
  * that changes when any of them does.
  *
- *   a path          a text file, or a folder (all text files below it)
+ *   a path          a file of text or JSONL (.jsonl .ndjson), plain, .gz or
+ *                   .zst, or a folder (all such files below it)
  *   a pattern       a shell pattern such as "book?.txt"
  *   -               standard input
  *   system          text this machine has anyway: C headers, Perl, Python and

@@ -130,10 +130,10 @@ static void test_documents_of_a_file(void) {
 
 static void test_refused_sources(void) {
   static const struct { const char *name, *message; } cases[] = {
-      {"hf:a/b/c", "data source 'hf:a/b/c': this build reads no 'hf:' sources; "
-                   "give a text file, a folder"},
+      {"hf:a/b/c", "data source 'hf:a/b/c' lies on the hub; "
+                   "require(\"llm.hub\").source fetches it"},
       {"no/such/file", "data source 'no/such/file' does not exist; give a "
-                       "text file, a folder"},
+                       "file (text or JSONL, plain, .gz or .zst), a folder"},
       {"no-such-*.txt", "data source 'no-such-*.txt' holds no text; give"},
       {"/dev/null", "data source '/dev/null' is not a regular file; give"},
       {"", "a data source without a name; give"}};
@@ -144,9 +144,9 @@ static void test_refused_sources(void) {
           "%s", e.message);
   }
   start();
-  put_file("x.jsonl", "{}", 2);
-  CHECK(!read_corpus(in_folder("x.jsonl"), (lh_corpus_options){0}) &&
-        strstr(e.message, "reads no '.jsonl' files; unpack it to plain text"),
+  put_file("x.parquet", "PAR1", 4);
+  CHECK(!read_corpus(in_folder("x.parquet"), (lh_corpus_options){0}) &&
+        strstr(e.message, "'.parquet' files are not read; turn it into JSONL"),
         "%s", e.message);
   put_file("zero", "a\0b", 3);
   CHECK(!read_corpus(in_folder("zero"), (lh_corpus_options){0}) &&

@@ -126,7 +126,7 @@ check.case("programmer errors raise and say what was wrong", function()
   check.raises("give one of source and texts", text.corpus, {})
   check.raises("texts must be a list of strings, got 7 at place 2",
     text.corpus, { texts = { "a", 7 } })
-  check.raises("this build reads no 'hf:' sources", text.corpus,
+  check.raises("require(\"llm.hub\").source fetches it", text.corpus,
     { source = "hf:owner/name" })
   check.raises("give a path, or a corpus and a tokenizer", text.tokens,
     { corpus = corpus })
