@@ -8,6 +8,7 @@
 #include "modules.h"
 #include "plugin.h"
 
+#include "../sys/signal.h"
 #include "../version.h"
 
 /* Where the CBLAS is OpenBLAS, it says what it was built as. */
@@ -53,6 +54,7 @@ static lk_context *open_context(lua_State *L, const lk_backend *backend,
     lh_raise(L, LK_ARGUMENT, "at most %d devices", MOST_CONTEXTS);
   lh_check(L, lk_context_open(backend, index, &s->context[s->count], &error),
            &error);
+  s->context[s->count]->interrupted = lh_signal_broken;
   return s->context[s->count++];
 }
 

@@ -17,6 +17,13 @@ int lh_signal_count(void) { return atomic_load(&count); }
 void lh_signal_note(void) { atomic_fetch_add(&count, 1); }
 void lh_signal_reset(void) { atomic_store(&count, 0); }
 
+static atomic_bool breaks;
+
+void lh_signal_breaks(bool on) { atomic_store(&breaks, on); }
+bool lh_signal_broken(void) {
+  return atomic_load(&breaks) && atomic_load(&count) > 0;
+}
+
 /* Say what the first Ctrl-C did, to a person only. */
 static void tell_person(void) {
   static const char text[] =

@@ -19,6 +19,12 @@ void lh_signal_note(void);
 /* Forget what was counted. */
 void lh_signal_reset(void);
 
+/* Whether a signal breaks native work off where it stands, as a prompt wants
+ * it, rather than asking for an end at the next good moment. Off at first. */
+void lh_signal_breaks(bool on);
+/* A signal came and work is to be broken off. */
+bool lh_signal_broken(void);
+
 /* Start a thread that reads standard input to its end and then ends the
  * process with LH_EXIT_INTERRUPTED: a child's leash. LK_INTERNAL when no
  * thread could be started. */

@@ -21,6 +21,9 @@ struct lk_context {
   lk_error error;         /* of the call that failed last */
   lk_tracer tracer;
   bool broken;            /* a device error: nothing works any more */
+  /* Whether somebody wants work broken off: asked before every call; NULL:
+   * nobody ever does. */
+  bool (*interrupted)(void);
 };
 
 /* Open device `index` of a backend. */
@@ -75,6 +78,10 @@ typedef struct lk_cost {
  * tensor and the shapes. */
 lk_status lk_rule(const lk_profile *profile, lk_call *call, lk_cost *cost,
                   lk_error *error);
+
+/* LK_INTERRUPTED when work is to be broken off; what was being written is then
+ * left half done. */
+lk_status lk_context_interrupted(lk_context *context);
 
 /* Run a call that passed its rule: tensors and scratch have memory. */
 lk_status lk_run(lk_context *context, const lk_call *call);

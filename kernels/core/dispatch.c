@@ -219,8 +219,14 @@ static lk_status check_usable(lk_context *context, const lk_call *call) {
   return LK_OK;
 }
 
+lk_status lk_context_interrupted(lk_context *context) {
+  if (context->interrupted == NULL || !context->interrupted()) return LK_OK;
+  return lk_fail(&context->error, LK_INTERRUPTED, "interrupted");
+}
+
 lk_status lk_run(lk_context *context, const lk_call *call) {
   LK_TRY(check_usable(context, call));
+  LK_TRY(lk_context_interrupted(context));
   const lk_tracer *tracer = &context->tracer;
   if (tracer->before != NULL) tracer->before(tracer->state, call);
   lk_status status = context->backend->kernels[call->op](context, call);
