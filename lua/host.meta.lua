@@ -105,6 +105,8 @@
 
 ---@class host.text.tokens.options
 ---@field path? string token file to open
+---@field format? "llmhost"|"llm.c"|"nanogpt"|"auto" of the file; nanogpt (raw 16-bit ids) must be named (auto)
+---@field vocab? integer of a file of llm.c or nanoGPT: every id is below (0: one more than the largest)
 ---@field corpus? any corpus to encode
 ---@field tokenizer? any tokenizer to encode by
 ---@field held_out? boolean the documents for validation instead of those for training (false)
@@ -177,11 +179,15 @@
 ---@field special fun(self: host.text.tokenizer, name: string): integer|nil The id of a special token such as <|endoftext|>.
 ---@field token fun(self: host.text.tokenizer, id: integer): string, boolean A token's bytes, and whether it is special.
 
+---@class host.text.tokens.save.options
+---@field format? "llmhost"|"llm.c"|"nanogpt"|"auto" llmhost, llm.c (.bin) or nanogpt (raw 16-bit ids); auto is llmhost
+---@field [integer] any the first options, by position
+
 ---@class host.text.tokens
 ---@field count fun(self: host.text.tokens): integer Tokens.
 ---@field get fun(self: host.text.tokens, first: integer, last: integer): integer[] The ids from place first to place last.
 ---@field info fun(self: host.text.tokens): table count, vocab, documents, bytes, dropped, tokenizer, source, source_key, checksum, path, held_out.
----@field save fun(self: host.text.tokens, path: string): true|nil, string?, string? Write a token file.
+---@field save fun(self: host.text.tokens, path: string, options?: host.text.tokens.save.options): true|nil, string?, string? Write a token file, ours or another program's.
 
 ---@class host.web.serve.options
 ---@field port? integer port on 127.0.0.1; 0: any free one (8501)

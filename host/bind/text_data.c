@@ -57,12 +57,23 @@ typedef struct tokens_options {
   const char *path;
   int corpus, tokenizer;
   bool held_out;
-  int64_t max_tokens, threads;
+  int64_t max_tokens, threads, vocab;
+  int format;
 } tokens_options;
+
+/* In the order of lh_tokens_format; "auto" looks at the first bytes. */
+static const char *const format_words[] = {"llmhost", "llm.c", "nanogpt",
+                                           "auto", NULL};
+enum { FORMAT_AUTO = 3 };
 
 #define AT(name) offsetof(tokens_options, name)
 static const lh_option tokens_option_list[] = {
     {"path", LH_STRING, AT(path), 0, 0, NULL, "token file to open"},
+    {"format", LH_WORD, AT(format), 0, 0, format_words,
+     "of the file; nanogpt (raw 16-bit ids) must be named (auto)"},
+    {"vocab", LH_INTEGER, AT(vocab), 0, INT32_MAX, NULL,
+     "of a file of llm.c or nanoGPT: every id is below (0: one more than the "
+     "largest)"},
     {"corpus", LH_ANY, AT(corpus), 0, 0, NULL, "corpus to encode"},
     {"tokenizer", LH_ANY, AT(tokenizer), 0, 0, NULL, "tokenizer to encode by"},
     {"held_out", LH_BOOLEAN, AT(held_out), 0, 0, NULL,
@@ -74,8 +85,17 @@ static const lh_option tokens_option_list[] = {
     {NULL, 0, 0, 0, 0, NULL, NULL}};
 #undef AT
 
+static lk_status open_tokens(const tokens_options *o, lh_tokens **out,
+                             lk_error *e) {
+  lh_tokens_format format = (lh_tokens_format)o->format;
+  if (o->format == FORMAT_AUTO)
+    LK_TRY(lh_tokens_format_of(o->path, &format, e));
+  if (format == LH_TOKENS_OWN) return lh_tokens_open(o->path, out, e);
+  return lh_tokens_import(o->path, format, o->vocab, out, e);
+}
+
 static int text_tokens(lua_State *L) {
-  tokens_options o = {0};
+  tokens_options o = {.format = FORMAT_AUTO};
   lk_error e;
   lk_status status;
   lh_options(L, 1, "host.text.tokens", tokens_option_list, 1, &o);
@@ -87,7 +107,7 @@ static int text_tokens(lua_State *L) {
   lh_tokenizer *t = o.corpus ? lh_tokenizer_check(L, o.tokenizer) : NULL;
   tokens_object *object = new_tokens(L);
   if (o.path)
-    status = lh_tokens_open(o.path, &object->tokens, &e);
+    status = open_tokens(&o, &object->tokens, &e);
   else
     status = lh_corpus_encode(corpus, t, o.held_out, o.max_tokens,
                               lh_text_threads(o.threads), corpus->key,
@@ -140,14 +160,23 @@ static int tokens_info(lua_State *L) {
   return 1;
 }
 
+static const lh_option save_option_list[] = {
+    {"format", LH_WORD, 0, 0, 0, format_words,
+     "llmhost, llm.c (.bin) or nanogpt (raw 16-bit ids); auto is llmhost"},
+    {NULL, 0, 0, 0, 0, NULL, NULL}};
+
 static int tokens_save(lua_State *L) {
   lh_tokens *t = lh_tokens_check(L, 1);
+  int format = LH_TOKENS_OWN;
   lk_error e;
   if (lua_type(L, 2) != LUA_TSTRING)
     lh_raise(L, LK_ARGUMENT, "a path must be a string, got %s",
              lh_show(L, 2));
-  if (lh_tokens_save(t, lua_tostring(L, 2), &e) != LK_OK)
-    return lh_world_error(L, &e);
+  lh_options(L, 3, "save", save_option_list, 0, &format);
+  lh_tokens_format as =
+      format == FORMAT_AUTO ? LH_TOKENS_OWN : (lh_tokens_format)format;
+  if (lh_tokens_export(t, as, lua_tostring(L, 2), &e) != LK_OK)
+    return lh_text_failed(L, &e);
   lua_pushboolean(L, 1);
   return 1;
 }
@@ -159,8 +188,9 @@ static const lh_function tokens_methods[] = {
     {"info", tokens_info, "(): table",
      "count, vocab, documents, bytes, dropped, tokenizer, source, source_key, "
      "checksum, path, held_out.", NULL},
-    {"save", tokens_save, "(path: string): true|nil, string?, string?",
-     "Write a token file.", NULL},
+    {"save", tokens_save,
+     "(path: string, options?: table): true|nil, string?, string?",
+     "Write a token file, ours or another program's.", save_option_list},
     {NULL, NULL, NULL, NULL, NULL}};
 
 /* --- loader -------------------------------------------------------------- */

@@ -1,24 +1,14 @@
 /* Token files: their header, their checks, reading and writing. */
-#include "tokens.h"
-
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "../sys/file.h"
 #include "../sys/hash.h"
+#include "tokens_own.h"
 
 enum { VERSION = 1, CHUNK = 1 << 16 /* ids read at a time */ };
 static const char magic[8] = "LHTOKENS";
-
-struct lh_tokens {
-  int references;
-  lh_tokens_info info;
-  int width;              /* bytes of an id: 2 or 4 */
-  int fd;                 /* −1: in memory */
-  char *path;
-  uint8_t *data;          /* in memory: count · width bytes */
-};
 
 /* --- header -----------------------------------------------------------------
  * offset  0 magic · 8 version u32 · 12 bits of an id u32 · 16 count u64
@@ -52,7 +42,8 @@ static void write_header(const lh_tokens *t, uint8_t *h) {
   put_number(h + 252, lh_crc32(0, h, 252), 4);
 }
 
-static lk_status damaged(const lh_tokens *t, const char *what, lk_error *e) {
+lk_status lh_tokens_damaged(const lh_tokens *t, const char *what,
+                            lk_error *e) {
   return lk_fail(e, LK_FORMAT, "token file '%s': %s", t->path, what);
 }
 
@@ -62,11 +53,13 @@ static lk_status read_header(lh_tokens *t, const uint8_t *h, int64_t size,
   int64_t *const numbers[] = {&info->count, &info->vocab, &info->documents,
                               &info->bytes, &info->dropped};
   if (memcmp(h, magic, sizeof magic) != 0)
-    return damaged(t, "not a token file (its first bytes differ)", e);
+    return lh_tokens_damaged(t, "not a token file (its first bytes differ)",
+                             e);
   if (get_number(h + 8, 4) != VERSION)
-    return damaged(t, "made by another version of this program", e);
+    return lh_tokens_damaged(t, "made by another version of this program",
+                             e);
   if (get_number(h + 252, 4) != lh_crc32(0, h, 252))
-    return damaged(t, "the header's checksum differs", e);
+    return lh_tokens_damaged(t, "the header's checksum differs", e);
   for (int i = 0; i < 5; i++)
     *numbers[i] = (int64_t)get_number(h + 16 + 8 * i, 8);
   info->tokenizer = get_number(h + 56, 8);
@@ -79,10 +72,11 @@ static lk_status read_header(lh_tokens *t, const uint8_t *h, int64_t size,
   t->width = (int)bits / 8;
   if ((bits != 16 && bits != 32) || info->count < 0 || info->vocab < 1 ||
       info->vocab > INT32_MAX)
-    return damaged(t, "the header's numbers make no sense", e);
+    return lh_tokens_damaged(t, "the header's numbers make no sense", e);
   if (info->count > (size - LH_TOKENS_HEADER) / t->width ||
       info->count * t->width != size - LH_TOKENS_HEADER)
-    return damaged(t, "its length is not the one the header says", e);
+    return lh_tokens_damaged(t, "its length is not the one the header says",
+                             e);
   return LK_OK;
 }
 
@@ -100,61 +94,101 @@ static void widen(const uint8_t *from, int width, int64_t count,
   }
 }
 
-/* Check one part of the payload: ids inside the vocabulary. */
-static bool ids_fit(const uint8_t *data, int width, int64_t count,
-                    int64_t vocab) {
-  uint32_t largest = 0;
+/* Largest id of one part of the payload, or `largest` if that is larger. */
+static uint32_t largest_of(const uint8_t *data, int width, int64_t count,
+                           uint32_t largest) {
   for (int64_t i = 0; i < count; i++) {
     uint32_t id = 0;
     memcpy(&id, data + width * i, (size_t)width);
     if (id > largest) largest = id;
   }
-  return count == 0 || (int64_t)largest < vocab;
+  return largest;
 }
 
-static lk_status check_payload(const lh_tokens *t, lk_error *e) {
+/* Hand the payload on, in pieces, from memory or from the file. */
+static lk_status each_piece(const lh_tokens *t, lh_tokens_piece *take,
+                            void *context, lk_error *e) {
+  if (t->data) return take(context, t->data, t->info.count, e);
   uint8_t *chunk = malloc(CHUNK * 4);
-  lk_status status = LK_OK;
-  uint32_t crc = 0;
-  bool fit = true;
-  if (chunk == NULL) return lk_fail(e, LK_OOM, "no memory to check tokens");
-  for (int64_t at = 0; at < t->info.count && status == LK_OK;) {
+  lk_status status =
+      chunk ? LK_OK : lk_fail(e, LK_OOM, "no memory to read tokens");
+  for (int64_t at = 0; status == LK_OK && at < t->info.count; at += CHUNK) {
     int64_t count = t->info.count - at < CHUNK ? t->info.count - at : CHUNK;
     status = lh_file_pread(t->fd, t->path, chunk, count * t->width,
-                           LH_TOKENS_HEADER + at * t->width, e);
-    if (status != LK_OK) break;
-    crc = lh_crc32(crc, chunk, (size_t)(count * t->width));
-    fit = fit && ids_fit(chunk, t->width, count, t->info.vocab);
-    at += count;
+                           t->offset + at * t->width, e);
+    if (status == LK_OK) status = take(context, chunk, count, e);
   }
   free(chunk);
-  if (status == LK_OK && crc != t->info.crc)
-    status = damaged(t, "the checksum of its ids differs", e);
-  if (status == LK_OK && !fit)
-    status = damaged(t, "it holds an id outside its vocabulary", e);
   return status;
 }
 
+typedef struct scan {
+  int width;
+  uint32_t crc, largest;
+} scan;
+
+static lk_status scan_piece(void *context, const uint8_t *data, int64_t count,
+                            lk_error *e) {
+  scan *s = context;
+  (void)e;
+  s->crc = lh_crc32(s->crc, data, (size_t)(count * s->width));
+  s->largest = largest_of(data, s->width, count, s->largest);
+  return LK_OK;
+}
+
+lk_status lh_tokens_scan(const lh_tokens *t, uint32_t *crc, int64_t *largest,
+                         lk_error *e) {
+  scan s = {.width = t->width};
+  LK_TRY(each_piece(t, scan_piece, &s, e));
+  *crc = s.crc;
+  *largest = t->info.count > 0 ? (int64_t)s.largest : -1;
+  return LK_OK;
+}
+
+static lk_status check_payload(const lh_tokens *t, lk_error *e) {
+  uint32_t crc;
+  int64_t largest;
+  LK_TRY(lh_tokens_scan(t, &crc, &largest, e));
+  if (crc != t->info.crc)
+    return lh_tokens_damaged(t, "the checksum of its ids differs", e);
+  if (largest >= t->info.vocab)
+    return lh_tokens_damaged(t, "it holds an id outside its vocabulary", e);
+  return LK_OK;
+}
+
 /* --- opening and making -------------------------------------------------- */
-lk_status lh_tokens_open(const char *path, lh_tokens **out, lk_error *e) {
-  uint8_t header[LH_TOKENS_HEADER];
-  int64_t size;
+lk_status lh_tokens_file(const char *path, lh_tokens **out, int64_t *size,
+                         lk_error *e) {
   *out = NULL;
   lh_tokens *t = calloc(1, sizeof *t);
   if (t == NULL) return lk_fail(e, LK_OOM, "no memory for tokens");
   t->references = 1;
   t->fd = -1;
   t->path = strdup(path);
-  lk_status status = t->path ? lh_file_open(path, &t->fd, &size, e)
+  lk_status status = t->path ? lh_file_open(path, &t->fd, size, e)
                              : lk_fail(e, LK_OOM, "no memory for tokens");
-  if (status == LK_OK && size < LH_TOKENS_HEADER)
-    status = damaged(t, "too short for a header", e);
-  if (status == LK_OK)
-    status = lh_file_pread(t->fd, path, header, sizeof header, 0, e);
-  if (status == LK_OK) status = read_header(t, header, size, e);
-  if (status == LK_OK) status = check_payload(t, e);
   if (status == LK_OK) *out = t;
   else lh_tokens_release(t);
+  return status;
+}
+
+static lk_status read_own(lh_tokens *t, int64_t size, lk_error *e) {
+  uint8_t header[LH_TOKENS_HEADER];
+  if (size < LH_TOKENS_HEADER)
+    return lh_tokens_damaged(t, "too short for a header", e);
+  LK_TRY(lh_file_pread(t->fd, t->path, header, sizeof header, 0, e));
+  t->offset = LH_TOKENS_HEADER;
+  LK_TRY(read_header(t, header, size, e));
+  return check_payload(t, e);
+}
+
+lk_status lh_tokens_open(const char *path, lh_tokens **out, lk_error *e) {
+  int64_t size;
+  LK_TRY(lh_tokens_file(path, out, &size, e));
+  lk_status status = read_own(*out, size, e);
+  if (status == LK_OK) return LK_OK;
+  lh_tokens_release(*out);
+  *out = NULL;
   return status;
 }
 
@@ -205,36 +239,33 @@ void lh_tokens_release(lh_tokens *tokens) {
   free(tokens);
 }
 
-/* Append the payload, from memory or from the file it was opened from. */
-static lk_status append_payload(const lh_tokens *t, lh_file_writer *writer,
-                                lk_error *e) {
-  if (t->data)
-    return lh_file_writer_append(writer, t->data, t->info.count * t->width, e);
-  uint8_t *chunk = malloc(CHUNK * 4);
-  lk_status status =
-      chunk ? LK_OK : lk_fail(e, LK_OOM, "no memory to copy tokens");
-  for (int64_t at = 0; status == LK_OK && at < t->info.count; at += CHUNK) {
-    int64_t count = t->info.count - at < CHUNK ? t->info.count - at : CHUNK;
-    status = lh_file_pread(t->fd, t->path, chunk, count * t->width,
-                           LH_TOKENS_HEADER + at * t->width, e);
-    if (status == LK_OK)
-      status = lh_file_writer_append(writer, chunk, count * t->width, e);
-  }
-  free(chunk);
+typedef struct copy {
+  lh_file_writer *writer;
+  int width;
+} copy;
+
+static lk_status append_piece(void *context, const uint8_t *data,
+                              int64_t count, lk_error *e) {
+  const copy *c = context;
+  return lh_file_writer_append(c->writer, data, count * c->width, e);
+}
+
+lk_status lh_tokens_write(const lh_tokens *t, const char *path,
+                          const void *header, int64_t size, lk_error *e) {
+  copy c = {.width = t->width};
+  LK_TRY(lh_file_writer_open(&c.writer, path, e));
+  lk_status status = lh_file_writer_append(c.writer, header, size, e);
+  if (status == LK_OK) status = each_piece(t, append_piece, &c, e);
+  if (status == LK_OK) return lh_file_writer_commit(c.writer, e);
+  lh_file_writer_abort(c.writer);
   return status;
 }
 
 lk_status lh_tokens_save(const lh_tokens *tokens, const char *path,
                          lk_error *e) {
   uint8_t header[LH_TOKENS_HEADER];
-  lh_file_writer *writer;
   write_header(tokens, header);
-  LK_TRY(lh_file_writer_open(&writer, path, e));
-  lk_status status = lh_file_writer_append(writer, header, sizeof header, e);
-  if (status == LK_OK) status = append_payload(tokens, writer, e);
-  if (status == LK_OK) return lh_file_writer_commit(writer, e);
-  lh_file_writer_abort(writer);
-  return status;
+  return lh_tokens_write(tokens, path, header, sizeof header, e);
 }
 
 const lh_tokens_info *lh_tokens_about(const lh_tokens *tokens) {
@@ -259,7 +290,7 @@ lk_status lh_tokens_read(const lh_tokens *tokens, int64_t first,
    * id i is read at or after the bytes that ids 0 … i − 1 have been put to. */
   uint8_t *narrow = (uint8_t *)ids + count * (4 - t->width);
   LK_TRY(lh_file_pread(t->fd, t->path, narrow, count * t->width,
-                       LH_TOKENS_HEADER + first * t->width, e));
+                       t->offset + first * t->width, e));
   if (t->width == 2) widen(narrow, 2, count, ids);
   return LK_OK;
 }

@@ -43,6 +43,24 @@ void lh_tokens_release(lh_tokens *tokens); /* NULL is fine */
 lk_status lh_tokens_save(const lh_tokens *tokens, const char *path,
                          lk_error *e);
 
+/* Token files of other programs. llm.c: a header of 256 int32 (magic 20240520,
+ * version 1, count; or 20240801, version 7), then u16 (or u32) ids. nanoGPT:
+ * u16 ids and nothing else. They say neither tokenizer nor documents. */
+typedef enum lh_tokens_format {
+  LH_TOKENS_OWN, LH_TOKENS_LLMC, LH_TOKENS_NANOGPT
+} lh_tokens_format;
+
+/* What a file's first bytes say: llm.c's, or else our own. IO. */
+lk_status lh_tokens_format_of(const char *path, lh_tokens_format *format,
+                              lk_error *e);
+/* Open one; every id is read once. `vocab`: every id must be below, 0: one more
+ * than the largest. FORMAT says what is wrong with the file; IO, OOM. */
+lk_status lh_tokens_import(const char *path, lh_tokens_format format,
+                           int64_t vocab, lh_tokens **out, lk_error *e);
+/* Write one, atomically. ARGUMENT when the ids do not fit the format. */
+lk_status lh_tokens_export(const lh_tokens *tokens, lh_tokens_format format,
+                           const char *path, lk_error *e);
+
 const lh_tokens_info *lh_tokens_about(const lh_tokens *tokens);
 /* The file they were opened from, or NULL. */
 const char *lh_tokens_path(const lh_tokens *tokens);

@@ -201,6 +201,13 @@ static void test_packed_rows(void) {
   lh_corpus_release(want);
 }
 
+/* As put_file, but neither synced nor renamed: there are hundreds. */
+static void put_quickly(const char *name, const void *data, int64_t size) {
+  FILE *file = fopen(in_folder(name), "wb");
+  CHECK(file && fwrite(data, 1, (size_t)size, file) == (size_t)size);
+  if (file) fclose(file);
+}
+
 /* Every shorter file and every changed byte is an error or the same rows. */
 static void test_damage(void) {
   start();
@@ -212,7 +219,7 @@ static void test_damage(void) {
     snprintf(want, sizeof want, "'%s' is damaged at byte ",
              in_folder(packers[i].name));
     for (int64_t cut = 1; cut < size; cut++) {
-      put_file(packers[i].name, (char *)packed, cut);
+      put_quickly(packers[i].name, packed, cut);
       lh_corpus *c = read_corpus(packers[i].name, (lh_corpus_options){0});
       CHECK(c == NULL && strncmp(e.message, want, strlen(want)) == 0,
             "%d of %d bytes: %s", (int)cut, (int)size, c ? "read" : e.message);
@@ -221,7 +228,7 @@ static void test_damage(void) {
     int noticed = 0;
     for (int64_t at = 0; at < size; at++) {
       packed[at] ^= 0x55;
-      put_file(packers[i].name, (char *)packed, size);
+      put_quickly(packers[i].name, packed, size);
       lh_corpus *c = read_corpus(packers[i].name, (lh_corpus_options){0});
       noticed += c == NULL && e.code == LK_FORMAT;
       CHECK(c == NULL || c->count == 8, "byte %d", (int)at);

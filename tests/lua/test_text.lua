@@ -316,6 +316,92 @@ check.case("tokens of a corpus, saved and opened", function()
   check.equal(code, "format")
 end)
 
+-- --- token files of other programs -------------------------------------------
+
+local function u16(...)
+  return string.pack("<" .. ("I2"):rep(select("#", ...)), ...)
+end
+
+-- llm.c's header as its own dev/data scripts write it.
+local function llmc_header(magic, version, count)
+  return string.pack("<i4i4i4", magic, version, count) .. ("\0"):rep(253 * 4)
+end
+
+check.case("llm.c's .bin: read, written, and back", function()
+  local path = folder .. "/a.bin"
+  assert(host.file.write(path, llmc_header(20240520, 1, 4)
+    .. u16(50256, 0, 7, 65535)))
+  local t = assert(host.text.tokens { path })
+  check.equal(all_ids(t), "50256 0 7 65535")
+  check.equal(t:info().vocab, 65536)
+  check.equal(t:info().source, "a.bin")
+  local p = prepare()
+  assert(p.train:save(path, { format = "llm.c" }))
+  local bytes = assert(host.file.read(path))
+  local magic, version, count = string.unpack("<i4i4i4", bytes)
+  check.equal(magic .. " " .. version, "20240520 1")
+  check.equal(count, p.train:count())
+  check.equal(#bytes, 1024 + 2 * count)
+  local back = assert(host.text.tokens { path, vocab = p.vocab })
+  check.equal(all_ids(back), all_ids(p.train))
+  check.equal(back:info().vocab, p.vocab)
+  assert(back:save(folder .. "/again.tokens"))
+  local own = assert(host.text.tokens { folder .. "/again.tokens" })
+  check.equal(all_ids(own), all_ids(p.train))
+  local how = { batch = 2, seq = 16 }
+  local x = assert(host.text.loader(back, how)):fill(1, 1, 2)
+  local y = assert(host.text.loader(p.train, how)):fill(1, 1, 2)
+  check.equal(table.concat(x[2], " "), table.concat(y[2], " "))
+end)
+
+check.case("32-bit ids of llm.c", function()
+  local path = folder .. "/b.bin"
+  local bytes = llmc_header(20240801, 7, 2) .. string.pack("<I4I4", 128000, 9)
+  assert(host.file.write(path, bytes))
+  local t = assert(host.text.tokens { path })
+  check.equal(all_ids(t), "128000 9")
+  assert(t:save(folder .. "/c.bin", { format = "llm.c" }))
+  check.equal(host.file.read(folder .. "/c.bin"), bytes)
+  check.raises("nanoGPT's format keeps ids in 16 bits; this vocabulary has "
+    .. "128001", t.save, t, path, { format = "nanogpt" })
+end)
+
+check.case("nanoGPT's raw ids", function()
+  local path = folder .. "/n.bin"
+  assert(host.file.write(path, u16(3, 1, 4, 1, 5)))
+  local t = assert(host.text.tokens { path, format = "nanogpt", vocab = 6 })
+  check.equal(all_ids(t), "3 1 4 1 5")
+  assert(t:save(folder .. "/m.bin", { format = "nanogpt" }))
+  check.equal(host.file.read(folder .. "/m.bin"), u16(3, 1, 4, 1, 5))
+end)
+
+check.case("what is wrong with another program's file is said", function()
+  local path = folder .. "/w.bin"
+  local function refused(bytes, options, want)
+    assert(host.file.write(path, bytes))
+    options[1] = path
+    local got, message, code = host.text.tokens(options)
+    check.equal(got, nil)
+    check.equal(message, "token file '" .. path .. "': " .. want)
+    check.equal(code, "format")
+  end
+  local good = llmc_header(20240520, 1, 2) .. u16(1, 2)
+  refused(good:sub(1, -2), {},
+    "its length is not the one llm.c's header says")
+  refused(good .. "x", {}, "its length is not the one llm.c's header says")
+  refused(good:sub(1, 600), {},
+    "too short for llm.c's header of 1024 bytes")
+  refused(llmc_header(20240520, 2, 0), {},
+    "an unknown version of llm.c's format")
+  refused(llmc_header(1, 1, 0), { format = "llm.c" },
+    "llm.c's magic number (20240520 or 20240801) is not there")
+  refused(good, { vocab = 2 }, "it holds id 2, outside the vocabulary of 2")
+  refused("abc", { format = "nanogpt" },
+    "16-bit ids, but an odd number of bytes")
+  refused(llmc_header(20240801, 7, 1) .. "\255\255\255\255", {},
+    "it holds an id over 2^31")
+end)
+
 check.case("a loader's samples do not depend on the split", function()
   local p = prepare()
   local a = assert(host.text.loader(p.train, { batch = 6, seq = 16 }))
