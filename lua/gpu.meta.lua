@@ -35,12 +35,28 @@
 ---@field save fun(path: string, tensors: table<string, gpu.tensor>, metadata?: table<string, string>): boolean|nil, string?, string? Write tensors as a safetensors file, atomically; nil, message, code when the disk refuses.
 ---@field seed fun(seed: integer) Seed the random numbers of tensors made from now on.
 ---@field tensor fun(values: table): gpu.tensor A tensor of nested tables of numbers; options dtype, device.
----@field utilization fun(): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; nil and the reason where it cannot be known.
+---@field utilization fun(now?: boolean): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; up to half a second old unless `now`; nil and the reason where it cannot be known.
 ---@field zeros fun(shape: table): gpu.tensor Zeros of the given shape; options dtype, device.
 ---@field memory gpu.memory
 ---@field nn gpu.nn
 ---@field optim gpu.optim
 ---@field quant gpu.quant
+
+---@class gpu.generator.sample.options
+---@field temperature? number logits are divided by it; 0: always the most probable; 1
+---@field top_k? integer of the k most probable alone; 0: of all
+---@field top_p? number of the fewest that together have this probability; 1: of all
+---@field seed? integer of the draws; 0
+---@field [integer] any the first options, by position
+
+---@class gpu.generator
+---@field feed fun(self: gpu.generator, ids: integer[]|gpu.tensor): gpu.generator Append ids, a list for all sequences or i32 [B, n]; only these are computed.
+---@field logits fun(self: gpu.generator): gpu.tensor Logits f32 [B, V] of what follows the ids fed so far.
+---@field memory fun(self: gpu.generator): table Bytes: {cache, cache_plain (with a key/value head for each query head), peak}, and heads, kv_heads of all layers.
+---@field position fun(self: gpu.generator): integer, integer How many ids were fed, and how many the cache has room for.
+---@field rewind fun(self: gpu.generator, position?: integer): gpu.generator Forget all but the first ids; 0 after the weights changed.
+---@field sample fun(self: gpu.generator, options?: gpu.generator.sample.options): integer|gpu.tensor Draw what follows: an id, or i32 [B, 1] for a batch.
+---@field slide fun(self: gpu.generator, keep: integer): gpu.generator Forget all but the last ids, which are computed again from position 0.
 
 ---@class gpu.layer
 ---@field count fun(self: gpu.layer): integer The number of parameters.
@@ -196,12 +212,32 @@
 ---@field rate fun(schedule: gpu.schedule, step: integer): number A schedule's factor at a step, from 1.
 ---@field sgd fun(options?: gpu.optim.sgd.options): gpu.optimizer Stochastic gradient descent with momentum.
 
+---@class gpu.program.generator.options
+---@field context? integer positions that the cache has room for; the program's seq
+---@field batch? integer sequences that grow side by side; 1
+---@field chunk? integer positions of a prompt computed at a time; 64
+---@field [integer] any the first options, by position
+
+---@class gpu.program.generate.options
+---@field temperature? number logits are divided by it; 0: always the most probable; 1
+---@field top_k? integer of the k most probable alone; 0: of all
+---@field top_p? number of the fewest that together have this probability; 1: of all
+---@field seed? integer of the draws; 0
+---@field max? integer new tokens at most; 100
+---@field stop? any an id that ends the text
+---@field context? integer positions of the cache; the program's seq
+---@field slide? boolean when the cache is full, go on from its later half; else end; true
+---@field each? any function(id), called as tokens come; false ends the text
+---@field [integer] any the first options, by position
+
 ---@class gpu.program
 ---@field assign fun(self: gpu.program, name: string, value: gpu.tensor) Overwrite a parameter.
 ---@field bytes fun(self: gpu.program): table Least traffic of a micro-batch and of the update.
 ---@field count fun(self: gpu.program): table Elements: {parameters, quantized, quantizable, muon, adamw, sgd} and the parameters' names.
 ---@field evaluate fun(self: gpu.program, loader: host.loader, tokens?: integer): table Loss, perplexity and accuracy without dropout, also of (x, y).
 ---@field flops fun(self: gpu.program): table Work of a micro-batch as executed, of the update, and the model's 6N + 6LdT.
+---@field generate fun(self: gpu.program, ids: integer[], options?: gpu.program.generate.options): integer[] New ids after these.
+---@field generator fun(self: gpu.program, options?: gpu.program.generator.options): gpu.generator The model with a cache of keys and values, to feed ids and draw new ones.
 ---@field gradients fun(self: gpu.program, x: gpu.tensor, y: gpu.tensor): table Loss and gradients by parameter name, without an update.
 ---@field listing fun(self: gpu.program, which?: string): string The program as text, one line an instruction; which: training, evaluation.
 ---@field load fun(self: gpu.program, folder: string): boolean Read what save wrote, bit for bit; nil, message, code on failure.

@@ -410,5 +410,6 @@ const lh_class lh_program_class = {"gpu.program", methods, program_close};
 void lh_add_program(lua_State *L) {
   lh_class_new(L, &lh_program_class);
   lh_class_add(L, &lh_program_class, lh_program_questions);
+  lh_add_generate(L);
   lh_add_compile(L);
 }

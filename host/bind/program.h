@@ -20,6 +20,9 @@ lh_program *lh_program_opened(lua_State *L, int index);
 /* Methods that only ask: memory, flops, listing, … (question.c). */
 extern const lh_function lh_program_questions[];
 
+/* Add generate and generator to gpu.program (generate.c). */
+void lh_add_generate(lua_State *L);
+
 /* Set gpu.compile in the table on top of the stack (compile.c). */
 void lh_add_compile(lua_State *L);
 

@@ -312,6 +312,41 @@ LK_RULE(rule_attention_backward) {
   return lk_give(call, 0, qkv->dtype, qkv->shape, error);
 }
 
+/* cache [2, B, K, T, D] of qkv's dtype, positions [n] with n <= T, B·n rows. */
+static lk_status check_cache(const lk_call *call, lk_error *error) {
+  const lk_attr *a = &call->attr;
+  const lk_tensor *qkv = &call->in[0], *positions = &call->in[1];
+  const lk_shape *s = &call->out[1].shape;
+  char text[128];
+  int64_t n = positions->shape.dim[0];
+  if (qkv->shape.dim[0] / a->batch != n || qkv->shape.dim[0] % a->batch != 0)
+    return lk_fail(error, LK_SHAPE, "attention_cached: qkv has %" PRId64
+                   " rows, batch %" PRId64 " of %" PRId64 " positions does not "
+                   "fit", qkv->shape.dim[0], a->batch, n);
+  if (s->rank == 5 && s->dim[0] == 2 && s->dim[1] == a->batch &&
+      s->dim[2] == a->kv_heads && s->dim[3] >= n && s->dim[4] == a->width)
+    return LK_OK;
+  return lk_fail(error, LK_SHAPE, "attention_cached: cache has shape %s, needs "
+                 "[2, %" PRId64 ", %" PRId64 ", T >= %" PRId64 ", %" PRId64
+                 "]", lk_shape_text(*s, text, sizeof text), a->batch,
+                 a->kv_heads, n, a->width);
+}
+
+LK_RULE(rule_attention_cached) {
+  const lk_attr *a = &call->attr;
+  const lk_tensor *qkv = &call->in[0];
+  LK_TRY(lk_need_positive(call, "batch", a->batch, error));
+  LK_TRY(check_qkv(profile, call, 0, error));
+  LK_TRY(lk_need_dtype(call, 1, LK_I32, error));
+  LK_TRY(lk_need_rank(call, 1, 1, error));
+  LK_TRY(lk_need_result(call, 1, error));
+  LK_TRY(check_cache(call, error));
+  LK_TRY(lk_give(call, 0, qkv->dtype, heads_shape(qkv, a), error));
+  cost->flops = 4 * lk_count_of(&call->out[0]) *
+                (double)call->out[1].shape.dim[3];
+  return lk_give(call, 1, qkv->dtype, call->out[1].shape, error);
+}
+
 /* --- head and loss -------------------------------------------------------- */
 
 /* x [N, C], w [V, C], targets [N]; loss and correct. */

@@ -115,6 +115,13 @@ int64_t lk_scratch_attention(const lk_profile *profile, const lk_call *call) {
   return profile->lanes * lk_scratch_attention_lane(&call->attr);
 }
 
+/* One row of scores a lane. */
+int64_t lk_scratch_attention_cached(const lk_profile *profile,
+                                    const lk_call *call) {
+  if (!is_cpu(profile)) return 0;
+  return profile->lanes * lk_scratch_cached_lane(call->out[1].shape.dim[3]);
+}
+
 /* What lanes hold on the CPU; core/attention.h has CUDA's. */
 int64_t lk_scratch_attention_backward(const lk_profile *profile,
                                       const lk_call *call) {

@@ -17,6 +17,7 @@
   SCRATCH(rmsnorm_backward)     \
   SCRATCH(head_norm_backward)   \
   SCRATCH(attention)            \
+  SCRATCH(attention_cached)     \
   SCRATCH(attention_backward)   \
   SCRATCH(head_loss)            \
   SCRATCH(head_loss_train)      \
@@ -59,6 +60,11 @@ enum {
 /* Bytes that one lane of it holds: strips of packed keys and values, sums. */
 int64_t lk_scratch_attention_lane(const lk_attr *attr);
 int64_t lk_scratch_attention_back_lane(const lk_attr *attr);
+
+/* The same of attention through a cache of `positions`: a row of scores. */
+static inline int64_t lk_scratch_cached_lane(int64_t positions) {
+  return (positions + 15) / 16 * 64;
+}
 
 /* Tiles of the CPU's Newton-Schulz: columns that are replaced at a time. */
 enum { LK_NS_COLUMNS = 256 };

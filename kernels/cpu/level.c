@@ -19,6 +19,7 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
 #include "matmul.c"
 #include "activation.c"
 #include "attention.c"
+#include "decode.c"
 #include "elementwise.c"
 #include "embedding.c"
 #include "loss.c"

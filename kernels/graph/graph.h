@@ -74,6 +74,15 @@ typedef struct lk_graph {
   lk_dtype compute;
   int64_t head_chunk;          /* rows of logits at a time; 0: by profile */
   lk_value ids, targets, clock, control, metrics;
+  struct lk_generation {       /* of text (generate.c); else all zero */
+    bool on;                   /* attention goes through caches, the head gives
+                                  logits */
+    int64_t context;           /* positions that a cache has room for */
+    lk_value positions;        /* i32 [seq], where the rows stand */
+    lk_value row;              /* i32 [batch], whose logits are wanted */
+    lk_value logits;           /* f32 [batch, V], once the head was emitted */
+    int caches;                /* of attention layers so far */
+  } generation;
   /* where emission stands */
   lk_section section;
   bool in_backward, in_recompute;

@@ -49,12 +49,13 @@ lk_status layer_attention_declare(lk_layer *l, lk_error *error) {
 /* The table of cos and sin, one buffer per setting, made once. */
 static lk_value rope_table(lk_graph *g, const lk_layer_options *o) {
   char name[96];
-  snprintf(name, sizeof name, "rope.%lld.%lld.%g.%g.%d", (long long)g->seq,
+  int64_t most = g->generation.on ? g->generation.context : g->seq;
+  snprintf(name, sizeof name, "rope.%lld.%lld.%g.%g.%d", (long long)most,
            (long long)o->width, o->rope_base, o->rope_fraction,
            o->rope_inclusive);
   int known = g->store->buffer_count;
   int buffer = lk_store_add_buffer(g->store, name, LK_F32,
-                                   lk_shape_of(g->seq, o->width / 2, 2),
+                                   lk_shape_of(most, o->width / 2, 2),
                                    LK_DATA);
   lk_value table = lk_value_of_buffer(g, buffer);
   bool fresh = g->store->buffer_count != known;
@@ -69,6 +70,18 @@ static lk_value rope_table(lk_graph *g, const lk_layer_options *o) {
   return table;
 }
 
+/* The table's rows for the positions of this graph. */
+static lk_value rope_rows(lk_graph *g, const lk_layer_options *o) {
+  lk_value table = rope_table(g, o);
+  if (!g->generation.on) return table;
+  lk_shape flat = lk_shape_of(g->generation.context, o->width);
+  lk_value rows = lk_emit_as(
+      g, LK_OP_embed,
+      LK_IN(g->generation.positions, lk_emit_reshape(g, table, flat)), LK_F32,
+      lk_shape_of(g->seq, o->width), LK_ATTRS(.scale = 1));
+  return lk_emit_reshape(g, rows, lk_shape_of(g->seq, o->width / 2, 2));
+}
+
 static lk_value emit_positions(lk_graph *g, lk_layer *l, lk_value qkv) {
   const lk_layer_options *o = &l->o;
   lk_attr attr = {.heads = o->heads, .kv_heads = o->kv_heads,
@@ -79,13 +92,34 @@ static lk_value emit_positions(lk_graph *g, lk_layer *l, lk_value qkv) {
                          lk_layer_operand(g, l, 3)), attr);
   attr.inverse = o->rope_inverse;
   if (o->rope)
-    qkv = lk_emit1(g, LK_OP_rope, LK_IN(qkv, rope_table(g, o)), attr);
+    qkv = lk_emit1(g, LK_OP_rope, LK_IN(qkv, rope_rows(g, o)), attr);
   return qkv;
+}
+
+/* Attention through a cache of this layer's own, a buffer of the store. */
+static lk_value emit_cached(lk_graph *g, const lk_layer_options *o,
+                            lk_value qkv) {
+  char name[32];
+  snprintf(name, sizeof name, "cache.%d", g->generation.caches++);
+  int buffer = lk_store_add_buffer(
+      g->store, name, g->compute,
+      lk_shape_of(2, g->batch, o->kv_heads, g->generation.context, o->width),
+      LK_ACTIVATIONS);
+  lk_value cache = lk_value_of_buffer(g, buffer);
+  return lk_emit(g, LK_OP_attention_cached,
+                 LK_IN(qkv, g->generation.positions), LK_OUT(LK_NONE, cache),
+                 LK_ATTRS(.batch = g->batch, .heads = o->heads,
+                          .kv_heads = o->kv_heads, .width = o->width,
+                          .scale = 1 / sqrt((double)o->width))).v[0];
 }
 
 lk_value layer_attention_emit(lk_graph *g, lk_layer *l, lk_value x) {
   const lk_layer_options *o = &l->o;
   lk_value qkv = lk_layer_product(g, l, 0, false, x);
+  if (g->generation.on) {
+    qkv = emit_cached(g, o, emit_positions(g, l, qkv));
+    return lk_layer_product(g, l, 1, false, qkv);
+  }
   qkv = lk_emit_saved(g, emit_positions(g, l, qkv));
   double p = g->training ? o->p : 0;
   lk_attr attr = {.batch = g->batch, .seq = g->seq, .heads = o->heads,

@@ -152,11 +152,26 @@ static lk_value emit_training_head(lk_graph *g, lk_layer *l, lk_value x,
   return r.v[0];
 }
 
+/* Logits of one row a sequence, f32, in a buffer of the store. */
+static lk_value emit_logits(lk_graph *g, lk_layer *l, lk_value x, lk_value w) {
+  int buffer = lk_store_add_buffer(g->store, "logits", LK_F32,
+                                   lk_shape_of(g->batch, l->o.out), LK_DATA);
+  g->generation.logits = lk_value_of_buffer(g, buffer);
+  lk_value rows = lk_emit_as(g, LK_OP_embed, LK_IN(g->generation.row, x),
+                             lk_value_dtype(g, x),
+                             lk_shape_of(g->batch, l->o.in),
+                             LK_ATTRS(.scale = 1));
+  lk_emit(g, LK_OP_matmul, LK_IN(rows, w), LK_OUT(g->generation.logits),
+          LK_ATTRS(.transpose_b = true));
+  return g->generation.logits;
+}
+
 lk_value layer_head_emit(lk_graph *g, lk_layer *l, lk_value x) {
   x = lk_force(g, x);
   const lk_layer *owner = l->o.tied ? l->o.tied : l;
   lk_value w = lk_layer_operand(g, owner, 0);
   if (!lk_graph_ok(g)) return LK_NONE;
+  if (g->generation.on) return emit_logits(g, l, x, w);
   int64_t rows = lk_value_shape(g, x).dim[0];
   if (g->training) return emit_training_head(g, l, x, w, rows);
   lk_results r = lk_emit(g, LK_OP_head_loss, LK_IN(x, w, g->targets), NULL,

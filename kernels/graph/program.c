@@ -18,15 +18,18 @@ lk_program_options lk_program_defaults(void) {
 
 /* --- compiling ----------------------------------------------------------- */
 
-static void declare_weights(lk_program *p) {
+lk_status lk_program_declare(const lk_program *p, lk_store *store,
+                             lk_error *error) {
   lk_weight_options plain = p->o.weights;
   plain.format = &lk_weight_formats[0];
-  for (int i = 1; i < p->store.parameter_count; i++) {
-    lk_parameter *w = &p->store.parameters[i];
+  LK_TRY(lk_layer_collect(p->model, store, error));
+  for (int i = 1; i < store->parameter_count; i++) {
+    lk_parameter *w = &store->parameters[i];
     bool quantize = p->o.weights.format->quantized &&
                     lk_is_quantizable(w, p->o.quantize_from);
-    lk_weight_declare(&p->store, w, quantize ? &p->o.weights : &plain);
+    lk_weight_declare(store, w, quantize ? &p->o.weights : &plain);
   }
+  return LK_OK;
 }
 
 static void declare_data(lk_program *p) {
@@ -134,8 +137,7 @@ static lk_status compile(lk_program *p, lk_error *error) {
               (p->o.fuse < 0 && p->o.weights.format->quantized);
   p->fused = wish && p->o.accumulate == 1 && p->has_optimizer;
   LK_TRY(check_options(p, error));
-  LK_TRY(lk_layer_collect(p->model, &p->store, error));
-  declare_weights(p);
+  LK_TRY(lk_program_declare(p, &p->store, error));
   if (p->has_optimizer) {
     LK_TRY(lk_optimizer_assign(&p->optimizer, &p->store, error));
     LK_TRY(lk_optimizer_declare(&p->store, error));

@@ -1,4 +1,4 @@
-/* What a program holds; for program*.c only. */
+/* What a program holds; for program*.c and generate.c only. */
 #ifndef LK_GRAPH_PROGRAM_PRIVATE_H
 #define LK_GRAPH_PROGRAM_PRIVATE_H
 
@@ -23,5 +23,10 @@ struct lk_program {
   int64_t steps;              /* made since the initial weights */
   double rate, muon_factor, loss_scale;
 };
+
+/* Put the parameters of the program's model into `store`, with their buffers
+ * in the program's formats. */
+lk_status lk_program_declare(const lk_program *program, lk_store *store,
+                             lk_error *error);
 
 #endif

@@ -110,11 +110,17 @@ static void code_close(lk_context *context, lk_code *c) {
   free(c->runs);
 }
 
+/* Whether memory of category `c` belongs to another machine. */
+static bool is_borrowed(const lk_machine *m, int c) {
+  return m->owner != NULL && c == LK_PARAMETERS;
+}
+
 static lk_status allocate_persistent(lk_machine *m) {
   for (int c = 0; c < LK_CATEGORY_COUNT; c++) {
     int64_t split[LK_CATEGORY_COUNT] = {0};
+    if (is_borrowed(m, c)) m->persistent[c] = m->owner->persistent[c];
     split[c] = m->needs.persistent[c];
-    if (split[c] == 0) continue;
+    if (split[c] == 0 || is_borrowed(m, c)) continue;
     void *data;
     LK_TRY(lk_memory_allocate(m->context->memory, split, &data,
                               &m->context->error));
@@ -150,6 +156,23 @@ static lk_status open_codes(lk_machine *m, const lk_graph *const *graphs,
   return LK_OK;
 }
 
+/* Allocate and resolve for a machine whose first fields are set. */
+static lk_status open_machine(lk_machine *m, const lk_graph *const *graphs,
+                              const lk_plan *const *plans, int count) {
+  lk_needs_count(m->store, m->context->profile, plans, count, &m->needs);
+  lk_status status = open_codes(m, graphs, plans, count);
+  if (status == LK_OK) status = allocate_persistent(m);
+  if (status == LK_OK) status = allocate_arena(m);
+  if (status != LK_OK) {
+    lk_machine_close(m);
+    return status;
+  }
+  for (int i = 0; i < count && m->mode != LK_RUN_SEPARATE; i++)
+    for (int n = 0; n < graphs[i]->instr_count; n++)
+      resolve_call(m, &m->code[i], n);
+  return LK_OK;
+}
+
 lk_status lk_machine_open(lk_machine *m, lk_context *context, lk_store *store,
                           const lk_graph *const *graphs,
                           const lk_plan *const *plans, int count,
@@ -158,18 +181,16 @@ lk_status lk_machine_open(lk_machine *m, lk_context *context, lk_store *store,
     return lk_fail(&context->error, LK_UNSUPPORTED,
                    "poisoned runs are for the cpu");
   *m = (lk_machine){.context = context, .store = store, .mode = mode};
-  lk_needs_count(store, context->profile, plans, count, &m->needs);
-  lk_status status = open_codes(m, graphs, plans, count);
-  if (status == LK_OK) status = allocate_persistent(m);
-  if (status == LK_OK) status = allocate_arena(m);
-  if (status != LK_OK) {
-    lk_machine_close(m);
-    return status;
-  }
-  for (int i = 0; i < count && mode != LK_RUN_SEPARATE; i++)
-    for (int n = 0; n < graphs[i]->instr_count; n++)
-      resolve_call(m, &m->code[i], n);
-  return LK_OK;
+  return open_machine(m, graphs, plans, count);
+}
+
+lk_status lk_machine_open_beside(lk_machine *m, const lk_machine *owner,
+                                 lk_store *store,
+                                 const lk_graph *const *graphs,
+                                 const lk_plan *const *plans, int count) {
+  *m = (lk_machine){.context = owner->context, .store = store,
+                    .mode = owner->mode, .owner = owner};
+  return open_machine(m, graphs, plans, count);
 }
 
 static void release_separate(lk_machine *m, const lk_plan *plan, int block) {
@@ -184,7 +205,7 @@ void lk_machine_close(lk_machine *m) {
   for (int c = 0; c < LK_CATEGORY_COUNT; c++) {
     int64_t split[LK_CATEGORY_COUNT] = {0};
     split[c] = m->needs.persistent[c];
-    if (m->persistent[c])
+    if (m->persistent[c] && !is_borrowed(m, c))
       lk_memory_release(m->context->memory, split, m->persistent[c]);
   }
   if (m->arena)
@@ -286,6 +307,7 @@ lk_status lk_machine_run(lk_machine *m, int which, lk_section section) {
   section_run r = {m, c, section};
   bool watched = m->profiling || t->before != NULL || t->after != NULL;
   if (m->mode != LK_RUN_ARENA || watched) return run_section(&r);
+  LK_TRY(lk_context_interrupted(m->context)); /* a replay asks nobody */
   return lk_record_run(m->context, &c->recording[section], run_section, &r);
 }
 

@@ -41,6 +41,7 @@ typedef struct lk_machine {
   bool profiling;
   lk_needs needs;
   char *persistent[LK_CATEGORY_COUNT];
+  const struct lk_machine *owner;/* whose parameters these are; NULL: own */
   char *arena;
   void **separate;               /* by block, in LK_RUN_SEPARATE */
   int separate_count;
@@ -60,6 +61,12 @@ lk_status lk_machine_open(lk_machine *machine, lk_context *context,
                           lk_store *store, const lk_graph *const *graphs,
                           const lk_plan *const *plans, int count,
                           lk_run_mode mode);
+/* The same over the parameters' memory of `owner`, which must outlive this
+ * machine and whose store lists the same parameters first to last. */
+lk_status lk_machine_open_beside(lk_machine *machine, const lk_machine *owner,
+                                 lk_store *store,
+                                 const lk_graph *const *graphs,
+                                 const lk_plan *const *plans, int count);
 void lk_machine_close(lk_machine *machine);
 
 /* Run one section of code `which`. */

@@ -201,6 +201,31 @@ static void test_attention(void) {
   check_attention(a);
 }
 
+/* Two pieces: the second reads what the first put into the cache. */
+static void check_cached(lk_attr a, int64_t n) {
+  for (int64_t first = 0; first < 2 * n; first += n) {
+    back_case c = back_new(LK_OP_attention_cached);
+    c.call.attr = a;
+    IN(c, 0, 2, a.batch * n, (a.heads + 2 * a.kv_heads) * a.width);
+    c.call.in[1] = back_ids(n, 1);
+    for (int64_t i = 0; i < n; i++)
+      ((int32_t *)c.call.in[1].data)[i] = (int32_t)(first + i);
+    OUT(c, 1, 2, 2, a.batch, a.kv_heads, 2 * n + 3, a.width);
+    back_run(c);
+  }
+}
+
+static void test_attention_cached(void) {
+  NEED_DEVICE();
+  lk_attr a = {.batch = 2, .heads = 4, .kv_heads = 2, .width = 64,
+               .scale = 0.125};
+  check_cached(a, 1);
+  check_cached(a, 37);
+  a.width = 36;
+  a.batch = 1;
+  check_cached(a, 50);
+}
+
 /* --- head and loss ------------------------------------------------------- */
 
 static void check_head(int64_t rows, int64_t width, int64_t words,
@@ -250,6 +275,7 @@ int main(void) {
   BACK_RUN(test_silu);
   BACK_RUN(test_rope);
   BACK_RUN(test_attention);
+  BACK_RUN(test_attention_cached);
   BACK_RUN(test_head);
   BACK_RUN(test_coverage);
   lk_context_close(back_cuda);
