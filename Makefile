@@ -91,6 +91,7 @@ PROGRAM := $(if $(wildcard host/main.c),$(BUILD)/llmhost \
              $(if $(filter release,$(VARIANT)),build/llmhost))
 CHART   := $(if $(HAVE_PLOT),$(if $(HAVE_STB),$(if $(wildcard plots/*.c),\
              $(BUILD)/chart.so)))
+LIBRARY := $(if $(wildcard host/embed.c),$(BUILD)/libllmhost.so)
 CUDA    := $(if $(HAVE_CUDA),$(if $(filter release,$(VARIANT)),\
              $(BUILD)/llmhost_cuda.so))
 # A test's tier is its name's first word. Files of tests/c without a main()
@@ -102,7 +103,7 @@ MAINS   := $(filter $(foreach t,$(TIERS),tests/c/$t_%),$(TESTS_C))
 C_TESTS := $(patsubst tests/c/%.c,$(BUILD)/tests/%,\
              $(filter-out $(HELPERS),$(MAINS)))
 
-all: $(PROGRAM) $(CHART) $(CUDA) ## Build build/llmhost (the default)
+all: $(PROGRAM) $(LIBRARY) $(CHART) $(CUDA) ## Build build/llmhost (the default)
 
 # Objects depend on the flags they were compiled with: a file that changes
 # only when the flags do.
@@ -147,6 +148,23 @@ $(BUILD)/chart.so: $(CHART_OBJECTS)
 	$(Q)$(CC) -shared $(filter -fsanitize%,$(LDFLAGS)) -o $@ $^ \
 	  -Wl,--version-script=$(BUILD)/module.map -lplot \
 	  $(if $(HAVE_ZLIB),-lz) -lm
+
+# libllmhost: everything but the program itself, for other programs and, under
+# the names of its modules, for a stock lua5.4. It brings no Lua of its own. Its
+# threads outlive a state that closes it, so it is never unloaded.
+LIBRARY_OBJECTS := $(filter-out $(patsubst %.c,$(BUILD)/%.o,$(filter-out \
+  host/embed.c,$(wildcard host/*.c))),$(OBJECTS))
+$(BUILD)/libllmhost.so: $(LIBRARY_OBJECTS)
+	@echo "  link  $@"
+	@echo '{ global: luaopen_gpu; luaopen_host; llmhost_*; lk_*; local: *; };' \
+	  >$(BUILD)/library.map
+	$(Q)$(CC) -shared $(filter -fsanitize%,$(LDFLAGS)) -pthread -o $@ $^ \
+	  -Wl,-soname,libllmhost.so.0 -Wl,-z,nodelete \
+	  -Wl,--version-script=$(BUILD)/library.map \
+	  $(filter-out -llua%,$(LDLIBS))
+	@ln -sfn libllmhost.so $(BUILD)/libllmhost.so.0
+	@ln -sfn libllmhost.so $(BUILD)/gpu.so
+	@ln -sfn libllmhost.so $(BUILD)/host.so
 
 CUDA_OBJECTS := $(patsubst %,$(BUILD)/%.o,$(wildcard kernels/cuda/*.cu))
 $(BUILD)/llmhost_cuda.so: $(CUDA_OBJECTS)
@@ -220,6 +238,8 @@ asan tsan debug: ## Build that variant in build/<variant>
 SHARE := $(DESTDIR)$(PREFIX)/share/llmhost
 LIB   := $(DESTDIR)$(PREFIX)/lib/llmhost
 DOC   := $(DESTDIR)$(PREFIX)/share/doc/llmhost
+DEVELOP := include lib/pkgconfig lib/lua/5.4 share/lua/5.4
+VERSION := $(shell sed -n 's/.*LH_VERSION "\(.*\)"/\1/p' host/version.h)
 
 install: all ## Install below DESTDIR and PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIB) $(DOC)
@@ -228,9 +248,23 @@ install: all ## Install below DESTDIR and PREFIX (/usr/local)
 	find lua experiments plots -name '*.lua' -exec install -D -m 644 {} \
 	  $(SHARE)/{} \;
 	install -m 644 $(wildcard README.md LICENSE) $(DOC)
+	install -d $(DEVELOP:%=$(DESTDIR)$(PREFIX)/%)
+	install -m 644 host/llmhost.h $(DESTDIR)$(PREFIX)/include
+	install $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libllmhost.so.0
+	ln -sfn libllmhost.so.0 $(DESTDIR)$(PREFIX)/lib/libllmhost.so
+	for m in gpu host; do ln -sfn ../../libllmhost.so.0 \
+	  $(DESTDIR)$(PREFIX)/lib/lua/5.4/$$m.so; done
+	for m in host llm; do ln -sfn ../../llmhost/lua/$$m \
+	  $(DESTDIR)$(PREFIX)/share/lua/5.4/$$m; done
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
+	  host/llmhost.pc >$(DESTDIR)$(PREFIX)/lib/pkgconfig/llmhost.pc
 
 uninstall: ## Remove what install put there
 	rm -rf $(SHARE) $(LIB) $(DOC) $(DESTDIR)$(PREFIX)/bin/llmhost
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,include/llmhost.h \
+	  lib/libllmhost.so lib/libllmhost.so.0 lib/pkgconfig/llmhost.pc \
+	  lib/lua/5.4/gpu.so lib/lua/5.4/host.so share/lua/5.4/host \
+	  share/lua/5.4/llm)
 
 # --- the rest --------------------------------------------------------------
 compile_commands.json: $(SOURCES) Makefile ## For editors
