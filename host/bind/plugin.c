@@ -3,8 +3,10 @@
 #include "plugin.h"
 
 #include <dlfcn.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -13,26 +15,34 @@
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static char absence[512] = "not looked for";
 
-/* The executable's folder into `folder`; false when it cannot be known. */
-static int own_folder(char *folder, size_t size) {
-  ssize_t length = readlink("/proc/self/exe", folder, size - 1);
-  if (length <= 0) return 0;
-  folder[length] = 0;
-  char *slash = strrchr(folder, '/');
-  if (slash == NULL) return 0;
-  *slash = 0;
-  return 1;
+/* The folder of the file that holds this code into `folder` (PATH_MAX bytes):
+ * of the program, or of libllmhost in another's. There the plugin, which takes
+ * the kernels' functions from whoever loads it, must be let see the library.
+ * False when it cannot be known. */
+static bool own_folder(char *folder) {
+  Dl_info own;
+  char program[PATH_MAX];
+  if (realpath("/proc/self/exe", program) == NULL) return false;
+  if (!dladdr((void *)(size_t)&lh_plugin_load, &own) ||
+      realpath(own.dli_fname, folder) == NULL)
+    strcpy(folder, program);
+  if (strcmp(folder, program) != 0)
+    dlopen(own.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_GLOBAL);
+  *strrchr(folder, '/') = 0;
+  return true;
 }
 
 /* The first of the plugin's places that has it, loaded; NULL with the reason
- * in `why`. The third is where tests have it. */
+ * in `why`: beside this code; installed, seen from the program and from the
+ * library; where tests have it. */
 static void *open_plugin(char *why, size_t size) {
   static const char *const places[] = {"%s/llmhost_cuda.so",
                                        "%s/../lib/llmhost/llmhost_cuda.so",
+                                       "%s/llmhost/llmhost_cuda.so",
                                        "%s/../llmhost_cuda.so"};
-  char folder[2048], path[2112];
+  char folder[PATH_MAX], path[PATH_MAX + 64];
   snprintf(why, size, "this build has no CUDA plugin");
-  if (!own_folder(folder, sizeof folder)) return NULL;
+  if (!own_folder(folder)) return NULL;
   for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
     snprintf(path, sizeof path, places[i], folder);
     if (access(path, R_OK) != 0) continue;

@@ -60,6 +60,17 @@ check.case("the library of experiments in a stock lua", function()
     + 3 * 16))
 end)
 
+check.case("the CUDA plugin, where there is one, is found from the library",
+  function()
+    local plugin = prefix .. "/lib/llmhost/llmhost_cuda.so"
+    if not host.file.exists(plugin) then check.skip "built without CUDA" end
+    local text, code = lua [[
+      local facts, why = require("gpu").cuda()
+      print(facts and #facts.architectures > 0, why)]]
+    check.equal(code, 0, text)
+    check.equal(text, "true\tnil\n")
+  end)
+
 check.case("an error is an object; nothing is printed, nobody exits",
   function()
     local text, code = lua [[
