@@ -101,7 +101,7 @@ static int gpu_utilization(lua_State *L) {
   const char *bus = bus_of(c);
   lh_context_name(c, name, sizeof name);
   snprintf(why, sizeof why, "%s has no counter of its utilization", name);
-  if (*bus && lh_nvml_read(bus, &use, why, sizeof why)) {
+  if (*bus && lh_nvml_read(bus, lua_toboolean(L, 1), &use, why, sizeof why)) {
     push_use(L, &use);
     return 1;
   }
@@ -158,11 +158,11 @@ static const lh_function functions[] = {
     {"devices", gpu_devices, "(): table[]",
      "Every device: name (for gpu.device), backend, model, capability, memory "
      "and free in bytes.", NULL},
-    {"utilization", gpu_utilization, "(): table|nil, string?",
+    {"utilization", gpu_utilization, "(now?: boolean): table|nil, string?",
      "How busy the current device is: compute, memory (percent), watts, "
      "celsius, memory_total, memory_used, process_memory (bytes by the "
-     "driver's count), throttled, power_capped, reasons; nil and the reason "
-     "where it cannot be known.", NULL},
+     "driver's count), throttled, power_capped, reasons; up to half a second "
+     "old unless `now`; nil and the reason where it cannot be known.", NULL},
     {"peaks", gpu_peaks, "(): table",
      "What the current device attains, measured: flops of a large product in "
      "dtype, bandwidth in bytes a second of a large copy.", NULL},

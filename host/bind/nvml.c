@@ -123,6 +123,7 @@ static void ask(void *device, lh_nvml_use *use) {
   if (nvml.power(device, &value) == 0) use->watts = value / 1000.0;
   if (nvml.heat(device, 0, &value) == 0) use->celsius = value;
   ask_reasons(device, use);
+  ask_memory(device, use);
 }
 
 static double now(void) {
@@ -131,7 +132,8 @@ static double now(void) {
   return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-bool lh_nvml_read(const char *bus, lh_nvml_use *use, char *why, size_t size) {
+bool lh_nvml_read(const char *bus, bool fresh, lh_nvml_use *use, char *why,
+                  size_t size) {
   static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   static struct { char bus[32]; void *device; double time; lh_nvml_use use; }
       last;
@@ -148,11 +150,10 @@ bool lh_nvml_read(const char *bus, lh_nvml_use *use, char *why, size_t size) {
     last.time = -1;
   }
   if (known) {
-    if (now() - last.time >= 0.5) {
+    if (fresh || now() - last.time >= 0.5) {
       ask(last.device, &last.use);
       last.time = now();
     }
-    ask_memory(last.device, &last.use);
     *use = last.use;
   }
   pthread_mutex_unlock(&lock);

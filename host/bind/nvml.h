@@ -20,9 +20,10 @@ typedef struct lh_nvml_use {
   char reasons[LH_NVML_REASONS]; /* why clocks are lower, in words; or "" */
 } lh_nvml_use;
 
-/* Of the device at PCI address `bus` ("0000:0a:00.0"); shares, watts, degrees
- * and reasons asked for at most every half second, memory each time. False
- * with a reason in `why` where it cannot be known. */
-bool lh_nvml_read(const char *bus, lh_nvml_use *use, char *why, size_t size);
+/* Of the device at PCI address `bus` ("0000:0a:00.0"), asked for at most every
+ * half second unless `fresh`; false with a reason in `why` where it cannot be
+ * known. */
+bool lh_nvml_read(const char *bus, bool fresh, lh_nvml_use *use, char *why,
+                  size_t size);
 
 #endif

@@ -1,5 +1,6 @@
 -- Whether this machine can run a sweep: a list of findings, each pass, warn,
 -- fail or info, with the command that fixes it.
+local cudacheck = require "llm.cudacheck"
 local device = require "llm.device"
 local host = require "host"
 local parts = require "llm.parts"
@@ -61,18 +62,13 @@ local function machine()
     m.cores, m.isa, m.os, m.wsl and ", WSL" or ""))
 end
 
-local function wsl()
-  if not host.machine().wsl then return nil end
-  return finding("info", "WSL", "the driver spills to host memory instead of "
-    .. "failing: keep memory.budget below what is free")
-end
-
-local function cuda()
-  local wanted = device.backend() == "cuda"
-  local found, text = parts.cuda()
-  if found then return finding("pass", "CUDA", text) end
-  return finding(wanted and "fail" or "info", "CUDA", text,
-    wanted and "--device cpu runs without it" or nil)
+-- Findings about CUDA; `always`: also where there is no driver.
+local function cuda(sweep, always)
+  local facts = parts.probe(always)
+  facts.wsl = host.machine().wsl
+  facts.wanted = device.backend() == "cuda"
+  facts.budget = sweep.config.values["memory.budget"]
+  return cudacheck.findings(facts)
 end
 
 local function source(sweep)
@@ -126,36 +122,34 @@ local function selftest()
     not ok and "make test says more" or nil)
 end
 
-local function report_of(list)
-  local report = { findings = {}, failed = false }
-  for i = 1, list.n do
-    local f = list[i]
-    if f then
-      report.findings[#report.findings + 1] = f
-      report.failed = report.failed or f.level == "fail"
-    end
+local function append(list, more)
+  return table.move(more, 1, #more, #list + 1, list)
+end
+
+local function report_of(sweep, always)
+  local profile = sweep.config.profile
+  local list = append({ machine(), memory(profile),
+    disk(profile, sweep.out) }, cuda(sweep, always))
+  append(list, { source(sweep), tokenizer(sweep), selftest(), time(sweep) })
+  local report = { findings = list, failed = false }
+  for _, f in ipairs(list) do
+    report.failed = report.failed or f.level == "fail"
   end
   return report
 end
 
 -- What a sweep looks at before it starts.
-function check.quick(sweep)
-  local profile = sweep.config.profile
-  return report_of(table.pack(machine(), memory(profile),
-    disk(profile, sweep.out), cuda(), source(sweep), tokenizer(sweep),
-    selftest(), time(sweep)))
-end
+function check.quick(sweep) return report_of(sweep, false) end
 
 -- Everything: the program's parts and versions, too.
 function check.full(sweep)
-  local report = check.quick(sweep)
+  local report = report_of(sweep, true)
   for i, f in ipairs(parts.versions()) do
     table.insert(report.findings, i, f)
   end
   for _, f in ipairs(parts.optional()) do
     report.findings[#report.findings + 1] = f
   end
-  report.findings[#report.findings + 1] = wsl()
   return report
 end
 

@@ -5,6 +5,7 @@ local channel = require "llm.channel"
 local checkpoint = require "llm.checkpoint"
 local data = require "llm.data"
 local device = require "llm.device"
+local driver = require "llm.driver"
 local fail = require "llm.fail"
 local gpu = require "gpu"
 local host = require "host"
@@ -12,31 +13,61 @@ local metrics = require "llm.metrics"
 local plan = require "llm.plan"
 local program = require "llm.program"
 local search = require "llm.search"
+local size = require "llm.size"
 local trainer = require "llm.trainer"
 
 local experiment = {}
 
-local function open_device(e)
+-- The device, its name, and what the driver held when it was open.
+local function open_device()
   local name = device.name()
   if device.backend(name) ~= "cpu" then gpu.device(name) end
-  local stats = gpu.memory.stats()
-  local budget = plan.budget(e, stats.device_free
-    or host.machine().available)
-  gpu.memory.budget(budget)
-  return name, budget
+  return name, driver.memory()
+end
+
+-- A program of one sequence, run once: the driver then holds its libraries'
+-- code, which no plan counts.
+local function warm_up(run)
+  local p <close> = program.compile(run.e, run.build, { batch = 1,
+    accumulate = run.e.sequences, device = run.device })
+  p:time { micro_steps = 1 }
+  p:evaluate(run.validation, run.e.train.seq)
+end
+
+-- Bytes a run may take: what was asked for, on a GPU never more than is there.
+-- "device" is what is free once the driver holds what it needs.
+local function budget_of(run, decided)
+  local e, here = run.e, run.driver
+  if run.backend == "cpu" then return plan.budget(e, here.free) end
+  if e.memory.budget == "device" and not decided then
+    warm_up(run)
+    here = driver.memory()
+  end
+  local room = driver.room(here)
+  local budget = plan.budget(e, room)
+  if budget > room then
+    channel.send("note", { text = ("memory.budget = %s, but %s has %s free; "
+      .. "that is the budget"):format(tostring(e.memory.budget), run.device,
+      size.bytes(room)) })
+    budget = room
+  end
+  return budget
 end
 
 -- What every part of a run needs to know.
 local function prepare(sweep, e, assignment)
   host.process.reset_peak()
   local resident = host.process.memory().resident
-  local name, budget = open_device(e)
+  local name, held = open_device()
   local text = data.open(assignment.data)
-  return { e = e, build = sweep.build, device = name,
-    backend = device.backend(name), budget = budget, text = text,
+  local run = { e = e, build = sweep.build, device = name,
+    backend = device.backend(name), driver = held, text = text,
     resident = resident, baseline = gpu.memory.stats().current,
     loader = data.loader(text.train, e),
     validation = data.validation(text.validation, e) }
+  run.budget = budget_of(run, assignment.decided)
+  gpu.memory.budget(run.budget)
+  return run
 end
 
 local function guard(e, decided)
@@ -69,19 +100,47 @@ local function mean(list)
   return #list > 0 and sum / #list or nil
 end
 
-local function memory_of(run, decided)
+local function memory_of(run, t, decided)
   local stats, own = gpu.memory.stats(), host.process.memory()
-  return { peak = stats.peak, current = stats.current, budget = run.budget,
-    predicted = decided.predicted, by_category = stats.by_category,
-    process_peak = own.peak, resident_rise = own.peak - run.resident,
-    resident_before = run.resident }
+  local out = { peak = stats.peak, current = stats.current,
+    budget = run.budget, predicted = decided.predicted,
+    by_category = stats.by_category, process_peak = own.peak,
+    resident_rise = own.peak - run.resident, resident_before = run.resident }
+  if run.backend == "cpu" then return out end
+  out.process_peak = t.driver.process_peak
+  out.driver_start = driver.beyond(run.driver)
+  out.driver_warm = driver.beyond(driver.memory())
+  out.resident_rise = run.searched and t.driver:fall() or nil
+  return out
+end
+
+-- What the device is called, and what it computes in.
+local function device_of(run)
+  local precision = run.e.train.precision
+  if precision == "auto" then
+    precision = run.backend == "cpu" and "f32" or "bf16"
+  end
+  for _, d in ipairs(run.backend ~= "cpu" and gpu.devices() or {}) do
+    if d.name == run.device then return d.model, precision end
+  end
+  return nil, precision
+end
+
+-- Power and clocks while it trained, into the outcome.
+local function add_power(out, t)
+  local s = driver.summary(t.state)
+  if not s then return end
+  out.power, out.throttled = s, s.throttled
+  out.joules_per_token = s.watts and out.tokens > 0
+    and s.watts * out.training_seconds / out.tokens or nil
 end
 
 -- What the parent journals: plain numbers, no judgement.
 local function outcome(run, t, decided)
   local s, last = t.state, t.state.evals[#t.state.evals] or {}
   local best = trainer.best(s)
-  return { status = t.status, error = t.message, count = run.count,
+  local model, precision = device_of(run)
+  local out = { status = t.status, error = t.message, count = run.count,
     flops = run.flops, steps_completed = s.step,
     training_seconds = s.seconds, eval_seconds = s.eval_seconds,
     step_spread = trainer.spread(s.paces), startup_seconds = run.startup,
@@ -93,7 +152,10 @@ local function outcome(run, t, decided)
     val_loss = last.val_loss, val_accuracy = last.val_accuracy,
     val_perplexity = last.val_perplexity, val_tokens = last.val_tokens,
     best_val_loss = best < math.huge and best or nil, evals = s.evals,
-    memory = memory_of(run, decided), monitoring = s.monitoring }
+    device = model, precision = precision,
+    memory = memory_of(run, t, decided), monitoring = s.monitoring }
+  add_power(out, t)
+  return out
 end
 
 -- The share of the attainable speed, per cent, and the device's peak; resets
@@ -106,6 +168,7 @@ local function profile(p, steps, out)
 end
 
 local function train(sweep, run, assignment, decided)
+  local sampler = driver.sampler()
   local p <close>, state = open_program(run, assignment, decided)
   run.count, run.flops = p:count(), p:flops()
   channel.send("count", { count = run.count })
@@ -114,8 +177,8 @@ local function train(sweep, run, assignment, decided)
     loader = run.loader, validation = run.validation,
     metrics = metrics.open(assignment.run, state.step),
     run = assignment.run, decided = decided, hooks = sweep.hooks,
-    budget = run.budget, configuration = assignment.configuration },
-    trainer)
+    budget = run.budget, configuration = assignment.configuration,
+    driver = sampler:over(state) }, trainer)
   run.startup = host.clock() - run.began
     - (assignment.decided and 0 or decided.search_seconds)
   channel.send("training", { step = state.step, steps = decided.steps,
@@ -149,6 +212,7 @@ local function body(sweep, e, assignment, began)
   local decided = assignment.decided
   if not decided then
     decided = search.run(run)
+    run.searched = true
     channel.send("decided", { decided = decided })
   end
   if assignment.mode == "measure" then return { status = "measured" } end

@@ -86,6 +86,11 @@ function narrate.finished(name, outcome, say)
     share(r.memory.peak, r.memory.budget), size.seconds(r.training_seconds),
     size.count(r.tokens / r.training_seconds),
     r.cut_short and ", cut short by the clock" or ""), "good")
+  if r.throttled then
+    say(("%s: the device lowered its clocks in %.0f %% of the samples (%s): "
+      .. "its speed is not to be compared"):format(name,
+      100 * r.power.throttled_share, r.power.reasons), "warn")
+  end
 end
 
 return narrate

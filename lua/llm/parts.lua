@@ -1,5 +1,5 @@
--- The program's parts: versions, optional libraries and what each adds, CUDA,
--- and the self-test, which runs in a process of its own.
+-- The program's parts: versions, optional libraries and what each adds; the
+-- probe of the devices and the self-test, which run in processes of their own.
 local device = require "llm.device"
 local host = require "host"
 
@@ -72,34 +72,13 @@ function parts.optional()
   return list
 end
 
-local function built_for_cuda()
-  for _, word in ipairs(gpu_version().backends or {}) do
-    if word == "cuda" then return true end
-  end
-  return package.searchpath("llmhost_cuda", package.cpath) ~= nil
-end
-
--- Whether CUDA can be used, and what was found of it, in words.
-function parts.cuda()
-  local driver = host.file.read("/proc/driver/nvidia/version")
-  local built = built_for_cuda()
-  if not driver and not host.file.exists "/dev/dxg" then
-    return false, "driver not found" .. (built and "" or
-      "; this build has no CUDA backend")
-  elseif not built then
-    return false, "a driver is here, but this build has no CUDA backend: "
-      .. "install CUDA >= 12.8, then make"
-  end
-  return true, driver and driver:match "[^\n]*" or "WSL driver"
-end
-
--- Run the operators' self-test on the sweep's device in a child; ok, text.
-function parts.selftest()
-  local began = host.clock()
+-- Start a script of this library on the sweep's device; its last line and how
+-- it ended, or nil and why it did not start.
+local function ask(script)
   local p, message = host.process.spawn { host.process.executable(),
-    "--device", device.name(), host.options.root .. "/lua/llm/selftest.lua",
+    "--device", device.name(), host.options.root .. "/lua/llm/" .. script,
     stdout = "pipe", stdin = "null", stderr = "pipe" }
-  if not p then return false, tostring(message) end
+  if not p then return nil, tostring(message) end
   local text, line = nil, p:read_line(60)
   while line do
     text, line = line, p:read_line(60)
@@ -107,10 +86,31 @@ function parts.selftest()
   local status = p:wait(5) or {}
   local said = p:read_error_line(0)
   p:close()
-  if status.exit == 0 and text then
-    return true, ("%s (%.1f s)"):format(text, host.clock() - began)
+  return { text = text, ok = status.exit == 0 and text ~= nil,
+    why = text or said or "it ended without a word" }
+end
+
+-- What is known of CUDA and the devices: probe.lua's table, or at least `why`.
+-- A machine without a driver is not asked unless `always`.
+function parts.probe(always)
+  local driver = host.file.exists "/proc/driver/nvidia/version"
+    or host.file.exists "/dev/dxg"
+  if not (driver or always) then return { why = "driver not found" } end
+  local answer, message = ask "probe.lua"
+  local facts = answer and answer.ok and host.json.decode(answer.text)
+  if type(facts) ~= "table" then
+    return { why = message or answer.why }
   end
-  return false, text or said or "it ended without a word"
+  return facts
+end
+
+-- Run the operators' self-test on the sweep's device in a child; ok, text.
+function parts.selftest()
+  local began = host.clock()
+  local answer, message = ask "selftest.lua"
+  if not answer then return false, message end
+  if not answer.ok then return false, answer.why end
+  return true, ("%s (%.1f s)"):format(answer.text, host.clock() - began)
 end
 
 return parts

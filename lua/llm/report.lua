@@ -45,6 +45,18 @@ local function row_of(r)
     number(r.throughput.tokens_per_second, "%.0f") }
 end
 
+local function throttled_lines(results, out)
+  for _, r in ipairs(results) do
+    local u = r.resource_utilization
+    if u.throttled then
+      out:line("**%s** ran with lowered clocks (%s): do not compare its speed.",
+        r.name, u.throttle_reasons ~= "" and u.throttle_reasons
+        or "reason unknown")
+      out:line("")
+    end
+  end
+end
+
 local function results_table(results, out)
   local rows = {}
   for i, r in ipairs(results) do rows[i] = row_of(r) end
@@ -57,6 +69,7 @@ local function results_table(results, out)
     .. "run by the accountant. Tokens/s leave out start-up, search and "
     .. "evaluation.")
   out:line("")
+  throttled_lines(results, out)
 end
 
 local function best(results, get, lower)
@@ -165,6 +178,24 @@ local function claim_table(models, s, out)
   out:line("")
 end
 
+-- Who counted a run's memory besides the accountant, and what it counted.
+local COUNTED = {
+  cpu = "The process's own resident rise",
+  cuda = "The fall of the device's free memory",
+}
+
+local function beyond_line(results, out)
+  local least, most = math.huge, 0
+  for _, r in ipairs(results) do
+    local b = r.memory_stats.driver_warm_gb
+    if b then least, most = math.min(least, b), math.max(most, b) end
+  end
+  if most > 0 then
+    out:line("Beyond that the driver held %.2f to %.2f GB for context, "
+      .. "libraries and recorded graphs.", least, most)
+  end
+end
+
 local function checks(results, out)
   out:line("## Memory: predicted and measured")
   out:line("")
@@ -185,11 +216,12 @@ local function checks(results, out)
     end
   end
   out:add(columns.markdown({ "run", "plan, GB", "accountant, GB",
-    "difference, bytes", "process rise, GB", "state, bytes/quantized weight" },
-    rows))
+    "difference, bytes", "seen from outside, GB",
+    "state, bytes/quantized weight" }, rows))
   out:line("")
-  out:line("The process's own resident rise is within 2 %% + 64 MiB of the "
-    .. "plan in %d of %d runs.", within, #rows)
+  out:line("%s is within 2 %% + 64 MiB of the plan in %d of %d runs.",
+    COUNTED[results[1].environment.backend] or COUNTED.cpu, within, #rows)
+  beyond_line(results, out)
   out:line("")
 end
 

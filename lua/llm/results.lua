@@ -64,7 +64,9 @@ local function memory_stats(e, d, r, common)
     predicted_memory_gb = size.gb(d.predicted),
     memory_at_common_batch_gb = size.gb(c.peak), common_batch_size = c.batch,
     process_peak_gb = size.gb(m.process_peak),
-    process_rise_gb = size.gb(m.resident_rise), budget_gb = size.gb(budget),
+    process_rise_gb = size.gb(m.resident_rise),
+    driver_start_gb = size.gb(m.driver_start),
+    driver_warm_gb = size.gb(m.driver_warm), budget_gb = size.gb(budget),
     memory_utilization = percent(m.peak, budget),
     by_category = d.by_category, by_category_at_common_batch = c.by_category,
     plain_at_common_batch_gb = size.gb(c.plain) }
@@ -84,7 +86,9 @@ local function resources(e, r, memory)
     peak_memory_utilization = memory.memory_utilization,
     resource_optimization_applied = e.train.batch == "auto",
     speed_of_light = r.speed_of_light, joules_per_token = r.joules_per_token,
-    throttled = r.throttled }
+    throttled = r.throttled, throttle_reasons = (r.power or {}).reasons,
+    power_capped_share = (r.power or {}).power_capped_share,
+    mean_watts = (r.power or {}).watts, peak_celsius = (r.power or {}).celsius }
 end
 
 local function throughput(d, r)
@@ -106,7 +110,7 @@ end
 
 local function environment(s, e, r)
   local env = s.sweep.environment or {}
-  return { device = env.device, backend = env.backend,
+  return { device = r.device or env.device, backend = env.backend,
     precision = r.precision or e.train.precision, build = env.build,
     seed = e.seed, tuning = r.tuning }
 end

@@ -1,11 +1,15 @@
 -- The self-test that check.lua starts as a process of its own: numbers through
 -- the device's operators against plain arithmetic, then tiny models of every
--- layer and storage format that must learn. Prints one line; exit code 1 when
+-- layer and storage format that must learn. On a GPU all of it runs on the CPU
+-- too, and every loss must be the CPU's. Prints one line; exit code 1 when
 -- something is wrong.
 local gpu = require "gpu"
 local nn = gpu.nn
 
 local failed, checks, seen = {}, 0, {}
+local here = gpu.device()       -- the device under test
+local where = here              -- the one in turn
+local losses = {}               -- by model, of the CPU
 
 local function near(a, b)
   return math.abs(a - b) <= 1e-4 * math.max(1, math.abs(b))
@@ -15,7 +19,7 @@ local function case(name, got, want)
   checks, seen[name] = checks + 1, true
   for i, w in ipairs(want) do
     if not (got[i] and near(got[i], w)) then
-      failed[#failed + 1] = name
+      failed[#failed + 1] = name .. " on " .. where
       return
     end
   end
@@ -166,40 +170,76 @@ local function batch()
   return gpu.tensor { x, dtype = "i32" }, gpu.tensor { y, dtype = "i32" }
 end
 
-local function learns(name, model, options)
-  local p <close> = gpu.compile(model, options)
-  local x, y = batch()
-  local first, last = nil, nil
-  for step = 1, 12 do
-    last = p:step(x, y, step)
-    first = first or last
+-- The losses of `name` beside the CPU's: within `most` of them.
+local function same_as_cpu(name, got, most)
+  local want = losses[name]
+  if where == "cpu" or not want then
+    losses[name] = got
+    return
   end
   checks = checks + 1
-  if not (last.finite and last.loss < first.loss - .2) then
-    failed[#failed + 1] = ("%s does not learn (%.3f to %.3f)"):format(name,
-      first.loss, last.loss)
+  for step, loss in ipairs(got) do
+    local off = math.abs(loss / want[step] - 1)
+    if not (off <= most) then
+      failed[#failed + 1] = ("%s: loss of step %d is off the CPU's by %.2g")
+        :format(name, step, off)
+      return
+    end
   end
+end
+
+-- most: how far a loss may be from the CPU's, relatively.
+local function learns(name, model, options, most)
+  options.precision = options.precision or "f32"
+  local p <close> = gpu.compile(model, options)
+  local x, y = batch()
+  local got, last = {}, nil
+  for step = 1, 12 do
+    last = p:step(x, y, step)
+    got[step] = last.loss
+  end
+  checks = checks + 1
+  if not (last.finite and last.loss < got[1] - .2) then
+    failed[#failed + 1] = ("%s does not learn on %s (%.3f to %.3f)"):format(
+      name, where, got[1], last.loss)
+  end
+  same_as_cpu(name, got, most)
   for op in p:listing():gmatch "\n%s*%d+ %a+ +%a+ +([%w_]+) " do
     seen[op] = true
   end
 end
 
+-- A 4-bit code that falls on the other side moves a loss by more than rounding.
+local EXACT, CODES = 1e-4, 2e-2
+
 local function models()
-  learns("f32", original(), { batch = 2, seq = T, optimizer = muon() })
+  learns("f32", original(), { batch = 2, seq = T, optimizer = muon() }, EXACT)
   learns("nf4r", original(), { batch = 2, seq = T, optimizer = muon(),
-    quantize = "nf4r", saved = "int8", recompute = "block" })
+    quantize = "nf4r", saved = "int8", recompute = "block" }, CODES)
   learns("nf4r, accumulated", original(), { batch = 2, seq = T,
     accumulate = 2, optimizer = muon(), quantize = "nf4r",
-    recompute = "mlp" })
-  learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() })
+    recompute = "mlp" }, CODES)
+  learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() }, EXACT)
 end
 
-arithmetic()
-models()
+-- What a GPU trains in by default; the CPU's f32 losses are the measure.
+local function mixed()
+  losses.bf16 = losses.f32
+  learns("bf16", original(), { batch = 2, seq = T, optimizer = muon(),
+    precision = "bf16" }, 3e-2)
+end
+
+for _, name in ipairs(here == "cpu" and { "cpu" } or { "cpu", here }) do
+  where = gpu.device(name)
+  arithmetic()
+  models()
+  if name ~= "cpu" then mixed() end
+end
 if #failed > 0 then
   print("wrong: " .. table.concat(failed, ", "))
   os.exit(1, true)
 end
 local used, all = 0, gpu.operators()
 for _, op in ipairs(all) do if seen[op] then used = used + 1 end end
-print(("%d checks passed, %d of %d operators used"):format(checks, used, #all))
+print(("%d checks passed, %d of %d operators used%s"):format(checks, used,
+  #all, here ~= "cpu" and ", " .. here .. " = cpu" or ""))

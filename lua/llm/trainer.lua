@@ -2,6 +2,7 @@
 -- grid, checkpoints, and every way a run can end early.
 local channel = require "llm.channel"
 local checkpoint = require "llm.checkpoint"
+local driver = require "llm.driver"
 local gpu = require "gpu"
 local host = require "host"
 
@@ -30,7 +31,8 @@ function trainer.spread(paces)
 end
 
 -- self: e, program, loader, validation, metrics, run (folder), decided, hooks,
--- state (of a checkpoint, or a fresh one).
+-- state (of a checkpoint, or a fresh one), driver (a sampler, made before the
+-- program took memory, or nil).
 function trainer.fresh_state()
   return { step = 0, tokens = 0, seconds = 0, eval_seconds = 0,
     losses = {}, accuracies = {}, evals = {}, monitoring = {}, paces = {} }
@@ -108,8 +110,7 @@ local function suggestions(share)
 end
 
 function trainer:monitor(step)
-  local stats = gpu.memory.stats()
-  local use = gpu.utilization and gpu.utilization() or nil
+  local use, stats = self.driver:sample()
   local share = stats.current / self.budget
   keep_last(self.state.monitoring, { step = step, memory_util = 100 * share,
     gpu_util = use and use.compute or nil,
@@ -185,6 +186,7 @@ function trainer:train()
   local s, d = self.state, self.decided
   local every = trainer.grid(self.e.train, d.steps)
   self.saved_at = host.clock()
+  self.driver = self.driver or driver.sampler():over(s)
   while s.step < d.steps and not self.status do
     if self:interrupted() or not self:step() then break end
     local last = s.step == d.steps or self:late()

@@ -1,30 +1,53 @@
 #!/bin/bash
-# What a machine with a GPU but without our packages needs to run the tests and
-# the bench: the program, the plugin for one architecture, the backend tests
-# and the libraries they load, in one archive.
+# What a machine with a GPU but without our packages needs to run everything
+# here as it runs at home: the tree without its sources, the program, the
+# plugin for one architecture, the chart module, the backend tests, and the
+# libraries they load, in one archive that tests/device/run.sh unpacks.
 #
-#   tests/device/pack.sh ARCHIVE [ARCH]     (tests/device/run.sh unpacks it)
+#   tests/device/pack.sh ARCHIVE [ARCH [TEXT]]
+#
+# With TEXT, a file of text, the sweep's corpus goes along with its tokens and
+# tokenizer already made.
 set -eu
 cd "$(dirname "$0")/../.."
-archive=$1 arch=${2:-90}
+archive=$(realpath -m "$1") arch=${2:-90} text=${3:-}
 tests='test_backends test_backends_model test_backends_program'
+mkdir -p "$(dirname "$archive")"
 make --no-print-directory GPU_ARCH="$arch" all >&2
 # shellcheck disable=SC2046
 make --no-print-directory GPU_ARCH="$arch" \
   $(printf 'build/release/tests/%s ' $tests) >&2
+
 room=$(mktemp -d)
 trap 'rm -rf "$room"' EXIT
-mkdir -p "$room/tests" "$room/lib/lua"
-strip -o "$room/llmhost" build/release/llmhost
-strip -o "$room/llmhost_cuda.so" build/release/llmhost_cuda.so
-for t in $tests; do strip -o "$room/tests/$t" "build/release/tests/$t"; done
-# All libraries but the C library's own, which come with its loader, and CUDA's.
-ldd build/release/llmhost | awk '$3 ~ /^\// { print $3 }' |
-  grep -Ev '/(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\.so' |
-  xargs -I{} cp -L {} "$room/lib"
-for cjson in /usr/lib/*/lua/5.4/cjson.so; do
-  cp -L "$cjson" "$room/lib/lua"
+out=$room/build/release
+mkdir -p "$out/tests" "$out/lib"
+for f in llmhost llmhost_cuda.so chart.so; do
+  [ ! -e "build/release/$f" ] || strip -o "$out/$f" "build/release/$f"
 done
-mkdir -p "$(dirname "$archive")"
+for t in $tests; do strip -o "$out/tests/$t" "build/release/tests/$t"; done
+ln -s release/llmhost "$room/build/llmhost"
+git ls-files lua experiments plots tests | grep -vE '\.(c|h)$' |
+  tar -cf - -T - | tar -C "$room" -xf -
+cp Makefile README.md "$room"
+# All libraries but the C library's own, which come with its loader, and CUDA's.
+for f in llmhost chart.so; do
+  [ ! -e "build/release/$f" ] || ldd "build/release/$f"
+done | awk '$3 ~ /^\// { print $3 }' | sort -u |
+  grep -Ev '/(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\.so' |
+  xargs -I{} cp -L {} "$out/lib"
+for cjson in /usr/lib/*/lua/5.4/cjson.so; do cp -L "$cjson" "$out"; done
+
+# A source is known by its name, size and time: the same there as here.
+if [ -n "$text" ]; then
+  cp "$text" "$room/corpus.txt"
+  touch -d @1700000000 "$room/corpus.txt"
+  (cd "$room" && "$OLDPWD/build/llmhost" -e '
+    local made = assert(require("host").text.prepare { source = "corpus.txt",
+      vocab = 49152, validation = .1, seed = 1, cache = "data_cache",
+      tokens = 4000000, eval_tokens = 98817 })
+    for _, line in ipairs(made.messages or {}) do print(line) end
+    print(made.tokens .. " tokens")') >&2
+fi
 tar -C "$room" -cf - . | gzip -6 >"$archive"
 ls -l "$archive" >&2
