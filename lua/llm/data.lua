@@ -21,7 +21,8 @@ local ATTAINABLE = { cpu = 1.2e11, cuda = 1e15 }
 local function weights(c)
   local width = c.d_model // c.n_heads
   local qkv = (c.n_heads + 2 * c.n_kv_heads) * width
-  return c.n_layers * c.d_model * (qkv + c.d_model + 2 * c.d_ff)
+  local matrices = c.gated and 3 or 2
+  return c.n_layers * c.d_model * (qkv + c.d_model + matrices * c.d_ff)
     + c.vocab * c.d_model
 end
 

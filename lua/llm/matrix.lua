@@ -2,6 +2,7 @@
 -- its values, checked for what cannot work.
 local config = require "llm.config"
 local fail = require "llm.fail"
+local transformer = require "llm.model"
 
 local matrix = {}
 
@@ -38,7 +39,8 @@ local function refuse(e, format, ...)
 end
 
 local function complete_shape(e, own)
-  local c = e.shape
+  local c = transformer.complete(e.shape)
+  e.shape = c
   for _, key in ipairs { "d_model", "n_layers", "n_heads", "d_ff" } do
     if not c[key] then refuse(e, "%s is missing", key) end
   end
@@ -56,7 +58,6 @@ local function complete_shape(e, own)
     refuse(e, "head width d_model / n_heads = %d is not a multiple of 4",
       width)
   end
-  if c.attention_dropout == nil then c.attention_dropout = c.dropout end
   if c.fp4 and c.storage and c.storage ~= "nf4r" then
     refuse(e, "fp4 = true means storage = \"nf4r\", but storage = \"%s\"",
       c.storage)
