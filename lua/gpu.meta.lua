@@ -36,6 +36,8 @@
 ---@field seed fun(seed: integer) Seed the random numbers of tensors made from now on.
 ---@field tensor fun(values: table): gpu.tensor A tensor of nested tables of numbers; options dtype, device.
 ---@field utilization fun(now?: boolean): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; up to half a second old unless `now`; nil and the reason where it cannot be known.
+---@field version table version, build, compiler, blas, isa, backends; as a string, the version.
+---@field write fun(path: string, parts: (string|gpu.tensor)[]): boolean|nil, string?, string? Write strings and the bytes of tensors one after the other as a file, atomically; nil, message, code when the disk refuses.
 ---@field zeros fun(shape: table): gpu.tensor Zeros of the given shape; options dtype, device.
 ---@field memory gpu.memory
 ---@field nn gpu.nn
@@ -50,6 +52,7 @@
 ---@field [integer] any the first options, by position
 
 ---@class gpu.generator
+---@field close fun(self: gpu.generator) Free what it holds now rather than when it is collected.
 ---@field feed fun(self: gpu.generator, ids: integer[]|gpu.tensor): gpu.generator Append ids, a list for all sequences or i32 [B, n]; only these are computed.
 ---@field logits fun(self: gpu.generator): gpu.tensor Logits f32 [B, V] of what follows the ids fed so far.
 ---@field memory fun(self: gpu.generator): table Bytes: {cache, cache_plain (with a key/value head for each query head), peak}, and heads, kv_heads of all layers.
@@ -59,6 +62,7 @@
 ---@field slide fun(self: gpu.generator, keep: integer): gpu.generator Forget all but the last ids, which are computed again from position 0.
 
 ---@class gpu.layer
+---@field close fun(self: gpu.layer) Free what it holds now rather than when it is collected.
 ---@field count fun(self: gpu.layer): integer The number of parameters.
 ---@field parameters fun(self: gpu.layer): table[] Every parameter in order: {name, shape, kind, quantizable, count}.
 
@@ -233,6 +237,7 @@
 ---@class gpu.program
 ---@field assign fun(self: gpu.program, name: string, value: gpu.tensor) Overwrite a parameter.
 ---@field bytes fun(self: gpu.program): table Least traffic of a micro-batch and of the update.
+---@field close fun(self: gpu.program) Free what it holds now rather than when it is collected.
 ---@field count fun(self: gpu.program): table Elements: {parameters, quantized, quantizable, muon, adamw, sgd} and the parameters' names.
 ---@field evaluate fun(self: gpu.program, loader: host.loader, tokens?: integer): table Loss, perplexity and accuracy without dropout, also of (x, y).
 ---@field flops fun(self: gpu.program): table Work of a micro-batch as executed, of the update, and the model's 6N + 6LdT.
@@ -311,9 +316,17 @@
 ---@field nvfp4 fun(t: gpu.tensor, options?: gpu.quant.nvfp4.options): gpu.quantized Quantize a tensor to nvfp4: codes U4, scales E4M3, 16 values a scale (0: the whole tensor).
 
 ---@class gpu.quantized
+---@field block integer Values that share a scale.
 ---@field bytes fun(self: gpu.quantized): integer Bytes of codes, scales and everything beside them.
+---@field close fun(self: gpu.quantized) Free what it holds now rather than when it is collected.
+---@field codes gpu.tensor The codes, on its memory.
 ---@field dequantize fun(self: gpu.quantized, dtype?: string): gpu.tensor The values that codes and scales stand for: f32, or rounded to dtype.
+---@field double table codes, scales and offset of scales kept in 8 bits, or nil.
+---@field format string nf4, fp4, int8, …
+---@field scales gpu.tensor The scales; nil when there are none.
+---@field shape integer[] Of the values.
 ---@field state fun(self: gpu.quantized, name?: string, dtype?: string): table<string, gpu.tensor>, string The entries of bitsandbytes' state dict for a weight called name ("weight"), ready for gpu.save, and their JSON; dtype is what readers compute in ("f32"). For nf4 and fp4.
+---@field tensor_scale gpu.tensor One scale of it all, or nil.
 
 ---@class gpu.tensor.allclose.options
 ---@field rtol? number relative to |b|; 1e-5
@@ -349,7 +362,10 @@
 ---@field bytes fun(self: gpu.tensor): integer The bytes of its elements.
 ---@field cat fun(self: gpu.tensor, other: gpu.tensor, dim?: integer): gpu.tensor Both, one after the other along dim.
 ---@field clone fun(self: gpu.tensor): gpu.tensor A copy with memory of its own.
+---@field close fun(self: gpu.tensor) Free what it holds now rather than when it is collected.
 ---@field copy fun(self: gpu.tensor, from: gpu.tensor): gpu.tensor Overwrite the values with those of a tensor of the same shape.
+---@field device string Where it lives: cpu, cuda:0.
+---@field dtype string f32, bf16, f16, e4m3, i32, …
 ---@field equal fun(self: gpu.tensor, other: gpu.tensor): boolean Same shape, dtype and bits.
 ---@field exp fun(self: gpu.tensor): gpu.tensor e^x
 ---@field fill fun(self: gpu.tensor, value: number): gpu.tensor Overwrite every value.
@@ -366,6 +382,7 @@
 ---@field reshape fun(self: gpu.tensor, shape: integer[]): gpu.tensor The same elements under another shape, without a copy; -1 once for what is left.
 ---@field rmsnorm fun(self: gpu.tensor, weight: gpu.tensor, eps?: number): gpu.tensor x / √(mean x² + eps) · weight over the last dimension.
 ---@field rope fun(self: gpu.tensor, table: gpu.tensor, options: gpu.tensor.rope.options): gpu.tensor Rotary positions on the q and k heads of a fused qkv.
+---@field shape integer[] Its sizes, outermost first.
 ---@field sigmoid fun(self: gpu.tensor): gpu.tensor 1 / (1 + e^-x)
 ---@field silu fun(self: gpu.tensor): gpu.tensor x · sigmoid(x)
 ---@field slice fun(self: gpu.tensor, dim: integer, first: integer, last?: integer): gpu.tensor A copy of first…last along dim.

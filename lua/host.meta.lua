@@ -1,25 +1,47 @@
 -- Annotations of the module `host` for editors, written by lua/llm/stubs.lua.
 ---@meta host
 
+---@class host.fetch.options
+---@field url? string http:// or https:// address
+---@field token? string bearer token, for the address's own origin alone
+---@field path? string file for the body; otherwise it is kept in memory
+---@field offset? integer bytes that the file holds already (0)
+---@field etag? string the ETag of what they are of; without it the file starts over
+---@field most? integer bytes of a body in memory (64 MiB)
+---@field connect? number seconds to wait for a connection (20)
+---@field idle? number seconds to wait for a byte (60)
+---@field [integer] any the first options, by position
+
 ---@class host
 ---@field clock fun(): number Seconds that only grow.
 ---@field crc32 fun(text: string): string CRC-32 of a string, 8 hexadecimal digits.
 ---@field date fun(seconds?: number): string Local date and time in ISO 8601.
 ---@field disk fun(path?: string): table|nil, string?, string? free and total bytes of the disk that holds a path.
+---@field fetch fun(options: host.fetch.options): userdata|nil, string?, string? Start a GET. Redirects are followed, never from https to http; proxies come from the usual variables. Needs libcurl.
 ---@field fnv1a64 fun(text: string): string FNV-1a hash of a string, 16 hexadecimal digits.
+---@field libraries fun(): table zlib, zstd, curl: their versions; false where the build has none.
 ---@field lock fun(path: string, seconds?: number): userdata|nil, string?, string?, integer?, integer? Take a lock file, waiting at most so long. If another holds it: nil, message, "busy", its pid and start time.
 ---@field machine fun(): table cpu, cores, threads, memory, available, os, kernel, isa, wsl.
 ---@field nearest fun(word: string, words: string[]): string|nil The word that was probably meant.
+---@field options table What the command line said: device, devices, memory, color, json, force, fresh, help, args, script, root.
 ---@field raise fun(code: string, format: string, ...) Raise an error object with a code word, positioned at the line of the user's script that led here.
 ---@field size fun(text: string|integer): integer|nil, string?, string? Bytes of "24GB", "1.5GiB", "512MB".
 ---@field sleep fun(seconds: number) Wait; a signal ends the wait early.
 ---@field time fun(): number Seconds since 1970.
+---@field version string The program's version.
 ---@field file host.file
 ---@field journal host.journal
+---@field json host.json
 ---@field process host.process
 ---@field terminal host.terminal
 ---@field text host.text
 ---@field web host.web
+
+---@class host.fetch
+---@field answer fun(self: host.fetch): table status, headers (names in lower case), body (empty when it went to a file).
+---@field close fun(self: host.fetch) Free what it holds now rather than when it is collected.
+---@field progress fun(self: host.fetch): integer, integer|nil Bytes so far, and of all; nil when the server does not say.
+---@field wait fun(self: host.fetch, seconds: number): boolean|nil, string?, string? Go on for at most so long; true when the answer is there, whatever its status. Or nil, message, and offline, cut, timeout, refused, disk or io.
 
 ---@class host.file
 ---@field append fun(path: string, data: string, sync?: boolean): true|nil, string?, string? Append in one piece; a failed append is cut off again.
@@ -45,6 +67,23 @@
 
 ---@class host.journal.object
 ---@field append fun(self: host.journal.object, record: table): integer|nil, string?, string? Append a record durably; its number.
+---@field close fun(self: host.journal.object) Free what it holds now rather than when it is collected.
+
+---@class host.json.encode.options
+---@field indent? any blanks of a level, or the text itself; one line without
+---@field [integer] any the first options, by position
+
+---@class host.json.decode.options
+---@field ordered? boolean objects keep the order of their keys; false
+---@field [integer] any the first options, by position
+
+---@class host.json
+---@field array fun(t?: table): table Mark a table as an array, so that an empty one is [].
+---@field decode fun(text: string, options?: host.json.decode.options): any, string?, string? The value of a JSON text, null as host.json.null; or nil, message, "format".
+---@field encode fun(value: any, options?: host.json.encode.options): string JSON text of a value, keys in a repeatable order, numbers that are not finite as null; raises for what has no JSON form.
+---@field null table JSON's null.
+---@field object fun(t?: table): table Mark a table as an object, so that whole keys are names.
+---@field ordered fun(list?: table): table An object whose keys keep the order they were given in, from { { key, value }… }.
 
 ---@class host.process.spawn.options
 ---@field cwd? string folder to start in (ours)
@@ -62,6 +101,7 @@
 ---@field memory fun(): table resident and peak bytes of this process.
 ---@field on_stdin_close fun() End this process when its standard input closes.
 ---@field pid fun(): integer This process's id.
+---@field pid integer Its process id.
 ---@field poll fun(processes: table, seconds?: number): table Those with something to read or an end to collect.
 ---@field reset_peak fun(): boolean Start the peak again from what is resident.
 ---@field signal fun(pid: integer, start: integer, signal?: string): boolean Send a signal to any process, if it still is the one that started then.
@@ -69,6 +109,7 @@
 ---@field start_time fun(pid: integer): integer|nil When a process started: with its id, a name for good.
 
 ---@class host.process.object
+---@field close fun(self: host.process.object) Free what it holds now rather than when it is collected.
 ---@field close_stdin fun(self: host.process.object) Close its input.
 ---@field kill fun(self: host.process.object, signal?: string): boolean Send TERM, KILL, INT, … to its whole group.
 ---@field read_error_line fun(self: host.process.object, seconds?: number): string|nil, string? The next line of its errors.
@@ -125,6 +166,7 @@
 ---@class host.text.prepare.options
 ---@field source? string file of text or JSONL (plain, .gz, .zst), folder, pattern, '-' for standard input, or 'system' (system)
 ---@field field? string the field of a JSONL row that is text (text)
+---@field files? integer files of the source at most, in order (0: all)
 ---@field tokenizer? string path of a tokenizer.json; otherwise one is learned
 ---@field merges? string path of a merges.txt, read by SmolLM's rules
 ---@field vocab? integer ids of a learned vocabulary (4096)
@@ -149,11 +191,13 @@
 
 ---@class host.text.corpus
 ---@field bytes fun(self: host.text.corpus): integer Bytes of all documents.
+---@field close fun(self: host.text.corpus) Free what it holds now rather than when it is collected.
 ---@field count fun(self: host.text.corpus): integer Documents.
 ---@field document fun(self: host.text.corpus, i: integer): string, boolean A document's text, and whether it is held out for validation.
 ---@field info fun(self: host.text.corpus): table documents, bytes, held_documents, held_bytes, files, skipped (not UTF-8 text), duplicates, key.
 
 ---@class host.text.loader
+---@field close fun(self: host.text.loader) Free what it holds now rather than when it is collected.
 ---@field epochs fun(self: host.text.loader, steps: integer): number Epochs that so many optimizer steps are.
 ---@field fill fun(self: host.text.loader, step: integer, first: integer, count: integer): integer[][]|nil, integer[][]|string, string? Samples first … first + count - 1 of an optimizer step: rows of ids, and of their targets, one token ahead.
 ---@field info fun(self: host.text.loader): table batch, seq, seed, windows, steps, tokens, sequential.
@@ -169,6 +213,7 @@
 ---@field [integer] any the first options, by position
 
 ---@class host.text.tokenizer
+---@field close fun(self: host.text.tokenizer) Free what it holds now rather than when it is collected.
 ---@field count fun(self: host.text.tokenizer): integer Ids of the vocabulary.
 ---@field decode fun(self: host.text.tokenizer, ids: integer[], options?: host.text.tokenizer.decode.options): string The bytes the ids stand for; decode(encode(s)) is s.
 ---@field dropped fun(self: host.text.tokenizer): integer Bytes without a token that encode has left out so far.
@@ -184,6 +229,7 @@
 ---@field [integer] any the first options, by position
 
 ---@class host.text.tokens
+---@field close fun(self: host.text.tokens) Free what it holds now rather than when it is collected.
 ---@field count fun(self: host.text.tokens): integer Tokens.
 ---@field get fun(self: host.text.tokens, first: integer, last: integer): integer[] The ids from place first to place last.
 ---@field info fun(self: host.text.tokens): table count, vocab, documents, bytes, dropped, tokenizer, source, source_key, checksum, path, held_out.
@@ -198,6 +244,7 @@
 ---@field serve fun(options: host.web.serve.options): userdata|nil, string?, string? A web server on the loopback address that answers GET and HEAD of its own pages with what the handler gives.
 
 ---@class host.web.object
+---@field close fun(self: host.web.object) Free what it holds now rather than when it is collected.
 ---@field port fun(self: host.web.object): integer The port it listens on.
 ---@field run fun(self: host.web.object, seconds: number): true|nil, string?, string? Answer what comes, for at most so long; gives back earlier after an answer or a signal. What the handler raised is the message.
 ---@field send fun(self: host.web.object, text: string): integer Send text down every event stream; the number of streams.

@@ -81,7 +81,8 @@ typedef struct lh_function {
  * registry field "llmhost.docs"[module] = array of {name, signature, doc,
  * options = {{name, type, doc}…}}. */
 void lh_register(lua_State *L, const char *module, const lh_function *list);
-/* Only the second half: record the documentation. */
+/* Only the second half: record the documentation. An entry whose signature is
+ * no "(…)" is a field of that type, and has no function. */
 void lh_document(lua_State *L, const char *module, const lh_function *list);
 
 /* --- classes ---------------------------------------------------------------

@@ -86,6 +86,20 @@ static void set_method(lua_State *L, const lh_function *f) {
   lua_setfield(L, meta ? -3 : -2, f->name);
 }
 
+/* Document the methods, and the close() that every class has. */
+static void document(lua_State *L, const lh_class *class_) {
+  static const lh_function own[] = {
+      {"close", NULL, "(self)", "Free what it holds now rather than when it is "
+       "collected.", NULL},
+      {NULL, NULL, NULL, NULL, NULL}};
+  bool told = false;
+  for (const lh_function *f = class_->methods; f->name; f++) {
+    told = told || strcmp(f->name, "close") == 0;
+  }
+  lh_document(L, class_->name, class_->methods);
+  if (!told) lh_document(L, class_->name, own);
+}
+
 void lh_class_new(lua_State *L, const lh_class *class_) {
   luaL_checkstack(L, 12, NULL);
   if (!luaL_newmetatable(L, class_->name)) {
@@ -107,7 +121,7 @@ void lh_class_new(lua_State *L, const lh_class *class_) {
   lua_pushstring(L, class_->name);
   lua_setfield(L, -2, "__metatable");
   lua_pop(L, 1);
-  if (class_->methods) lh_document(L, class_->name, class_->methods);
+  if (class_->methods) document(L, class_);
 }
 
 void lh_class_add(lua_State *L, const lh_class *class_,

@@ -158,6 +158,11 @@ static const lh_function functions[] = {
      "The names of all operators, in the order of their list.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
+static const lh_function fields[] = {
+    {"version", NULL, "table", "version, build, compiler, blas, isa, backends; "
+     "as a string, the version.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
 static void open_field(lua_State *L, const char *name, lua_CFunction open) {
   if (open == NULL) return;
   lua_pushcfunction(L, open);
@@ -211,6 +216,7 @@ int luaopen_gpu(lua_State *L) {
   make_state(L);
   lua_newtable(L);
   lh_register(L, "gpu", functions);
+  lh_document(L, "gpu", fields);
   push_version(L);
   lua_setfield(L, -2, "version");
   lh_add_tensor(L);

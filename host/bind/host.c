@@ -7,8 +7,10 @@
 #include <time.h>
 
 #include "../sys/folder.h"
+#include "../sys/fetch.h"
 #include "../sys/hash.h"
 #include "../sys/machine.h"
+#include "../text/unpack.h"
 #include "../version.h"
 #include "bind.h"
 #include "modules.h"
@@ -95,6 +97,21 @@ static int host_disk(lua_State *L) {
   lua_newtable(L);
   set_integer(L, "free", free_bytes);
   set_integer(L, "total", total);
+  return 1;
+}
+
+/* Set a library's version, or false where the build has none. */
+static void set_version(lua_State *L, const char *key, const char *version) {
+  if (version) lua_pushstring(L, version);
+  else lua_pushboolean(L, 0);
+  lua_setfield(L, -2, key);
+}
+
+static int host_libraries(lua_State *L) {
+  lua_newtable(L);
+  set_version(L, "zlib", lh_packing_version(LH_GZIP));
+  set_version(L, "zstd", lh_packing_version(LH_ZSTD));
+  set_version(L, "curl", lh_fetch_version());
   return 1;
 }
 
@@ -196,6 +213,9 @@ static const lh_function functions[] = {
      "cpu, cores, threads, memory, available, os, kernel, isa, wsl.", NULL},
     {"disk", host_disk, "(path?: string): table|nil, string?, string?",
      "free and total bytes of the disk that holds a path.", NULL},
+    {"libraries", host_libraries, "(): table",
+     "zlib, zstd, curl: their versions; false where the build has none.",
+     NULL},
     {"crc32", host_crc32, "(text: string): string",
      "CRC-32 of a string, 8 hexadecimal digits.", NULL},
     {"fnv1a64", host_fnv1a64, "(text: string): string",
@@ -209,6 +229,12 @@ static const lh_function functions[] = {
      NULL},
     {"nearest", host_nearest, "(word: string, words: string[]): string|nil",
      "The word that was probably meant.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
+static const lh_function fields[] = {
+    {"version", NULL, "string", "The program's version.", NULL},
+    {"options", NULL, "table", "What the command line said: device, devices, "
+     "memory, color, json, force, fresh, help, args, script, root.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 static void add(lua_State *L, const char *name, lua_CFunction open) {
@@ -237,12 +263,14 @@ static int load_part(lua_State *L) {
 int luaopen_host(lua_State *L) {
   lua_newtable(L);
   lh_register(L, "host", functions);
+  lh_document(L, "host", fields);
   add(L, "file", lh_open_file);
   add(L, "process", lh_open_process);
   add(L, "journal", lh_open_journal);
   add(L, "terminal", lh_open_terminal);
   add(L, "lock", lh_open_lock);
   add(L, "text", lh_open_text);
+  add(L, "fetch", lh_open_fetch);
   add(L, "web", lh_open_web);
   set_text(L, "version", LH_VERSION);
   lua_newtable(L);

@@ -283,6 +283,10 @@ static const lh_function methods[] = {
     {"__index", process_index, "", "", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
+static const lh_function fields[] = {
+    {"pid", NULL, "integer", "Its process id.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
 static const lh_class process_class = {
     .name = "host.process", .methods = methods, .close = close_process};
 
@@ -393,6 +397,7 @@ static const lh_function functions[] = {
 
 int lh_open_process(lua_State *L) {
   lh_class_new(L, &process_class);
+  lh_document(L, process_class.name, fields);
   lua_newtable(L);
   lh_register(L, "host.process", functions);
   return 1;

@@ -346,10 +346,21 @@ static int quantized_tostring(lua_State *L) {
   return 1;
 }
 
+static const lh_function field_docs[] = {
+    {"codes", NULL, "gpu.tensor", "The codes, on its memory.", NULL},
+    {"scales", NULL, "gpu.tensor", "The scales; nil when there are none.",
+     NULL},
+    {"tensor_scale", NULL, "gpu.tensor", "One scale of it all, or nil.", NULL},
+    {"shape", NULL, "integer[]", "Of the values.", NULL},
+    {"format", NULL, "string", "nf4, fp4, int8, …", NULL},
+    {"block", NULL, "integer", "Values that share a scale.", NULL},
+    {"double", NULL, "table", "codes, scales and offset of scales kept in 8 "
+     "bits, or nil.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
 static const lh_function methods[] = {
     {"__index", quantized_index, "(self, key: string): any",
-     "codes, scales, tensor_scale (tensors on its memory), format, block, "
-     "shape, double = {codes, scales, offset}; absent ones are nil.", NULL},
+     "The fields below; absent ones are nil.", NULL},
     {"__tostring", quantized_tostring, "(self): string",
      "Format, shape, block and bytes.", NULL},
     {"bytes", quantized_bytes, "(self): integer",
@@ -409,6 +420,7 @@ static const lh_function functions[] = {
 
 int lh_open_quant(lua_State *L) {
   lh_class_new(L, &lh_quantized_class);
+  lh_document(L, lh_quantized_class.name, field_docs);
   lua_newtable(L);
   lh_register(L, "gpu.quant", functions);
   return 1;

@@ -365,8 +365,15 @@ static const lh_function methods[] = {
 
 const lh_class lh_tensor_class = {"gpu.tensor", methods, tensor_close};
 
+static const lh_function fields[] = {
+    {"shape", NULL, "integer[]", "Its sizes, outermost first.", NULL},
+    {"dtype", NULL, "string", "f32, bf16, f16, e4m3, i32, …", NULL},
+    {"device", NULL, "string", "Where it lives: cpu, cuda:0.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
+
 void lh_add_tensor(lua_State *L) {
   lh_class_new(L, &lh_tensor_class);
+  lh_document(L, lh_tensor_class.name, fields);
   lh_class_add(L, &lh_tensor_class, lh_operand_methods);
   lh_add_makers(L);
 }

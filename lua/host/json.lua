@@ -407,4 +407,30 @@ function json.decode(text, options)
   return nil, value.json, "format"
 end
 
+-- For help(), completion and editors, as the C functions of `host` have it.
+local registered = debug.getregistry()["llmhost.docs"]
+if registered then
+  registered["host.json"] = {
+    { name = "encode", signature = "(value: any, options?: table): string",
+      doc = "JSON text of a value, keys in a repeatable order, numbers that "
+        .. "are not finite as null; raises for what has no JSON form.",
+      options = { { name = "indent", type = "any", doc = "blanks of a level, "
+        .. "or the text itself; one line without" } } },
+    { name = "decode",
+      signature = "(text: string, options?: table): any, string?, string?",
+      doc = "The value of a JSON text, null as host.json.null; or nil, "
+        .. "message, \"format\".",
+      options = { { name = "ordered", type = "boolean",
+        doc = "objects keep the order of their keys; false" } } },
+    { name = "array", signature = "(t?: table): table",
+      doc = "Mark a table as an array, so that an empty one is []." },
+    { name = "object", signature = "(t?: table): table",
+      doc = "Mark a table as an object, so that whole keys are names." },
+    { name = "ordered", signature = "(list?: table): table",
+      doc = "An object whose keys keep the order they were given in, from "
+        .. "{ { key, value }… }." },
+    { name = "null", signature = "table", doc = "JSON's null." },
+  }
+end
+
 return json

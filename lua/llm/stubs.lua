@@ -2,6 +2,8 @@
 -- from the documentation that their functions are registered with:
 --
 --   llmhost -e 'require("llm.stubs").write "lua"'
+local docs = require "llm.docs"
+
 local stubs = {}
 
 -- Binary and unary metamethods that LuaLS knows, by name.
@@ -67,6 +69,9 @@ local function fields(out, functions, owner, class)
     if operator then
       list[#list + 1] = ("---@operator %s: %s"):format(
         operator:format(owner), owner)
+    elseif docs.is_field(f) then
+      list[#list + 1] = ("---@field %s %s %s"):format(f.name, f.signature,
+        f.doc)
     elseif not f.name:find "^__" then
       local options = f.options and options_class(out, owner, f)
       list[#list + 1] = ("---@field %s %s %s"):format(f.name,
@@ -97,9 +102,9 @@ local function parted(functions, at)
 end
 
 -- Sub-modules of `path` among the documented paths, as field lines.
-local function children(docs, root, path)
+local function children(registered, root, path)
   local list = {}
-  for _, other in ipairs(sorted(docs)) do
+  for _, other in ipairs(sorted(registered)) do
     local leaf = other:match("^" .. path:gsub("%.", "%%.") .. "%.([^.]+)$")
     if leaf and type(resolve(root, other)) == "table" then
       list[#list + 1] = ("---@field %s %s"):format(leaf, other)
@@ -111,16 +116,16 @@ end
 -- The annotations of "gpu" or "host", as the text of its file.
 function stubs.text(name)
   local root = require(name)
-  local docs = debug.getregistry()["llmhost.docs"]
+  local registered = docs.registered()
   local out = { "-- Annotations of the module `" .. name .. "` for editors, "
     .. "written by lua/llm/stubs.lua.", "---@meta " .. name, "" }
-  for _, path in ipairs(sorted(docs)) do
+  for _, path in ipairs(sorted(registered)) do
     if path == name or path:find("^" .. name .. "%.") then
       local at = resolve(root, path)
-      local own, methods = parted(docs[path], at)
+      local own, methods = parted(registered[path], at)
       local module = type(at) == "table"
       if module then
-        add_class(out, path, own, false, children(docs, root, path))
+        add_class(out, path, own, false, children(registered, root, path))
       end
       if #methods > 0 then
         add_class(out, module and path .. ".object" or path, methods, true)

@@ -1,6 +1,7 @@
--- The command line: options, exit codes, error texts, prompt.
+-- The command line: options, exit codes, error texts.
 local check = require "check"
 local host = require "host"
+local terminal = require "terminal"
 
 local program = os.getenv "LLMHOST" or host.process.executable()
 local folder = (os.getenv "TMPDIR" or "/tmp") .. "/cli." .. host.process.pid()
@@ -214,50 +215,8 @@ check.case("numbers keep their point in every locale", function()
     { env = { LC_ALL = "de_DE.UTF-8" } })
 end)
 
-check.case("the prompt", function()
-  expect({ "-i" }, "2\n3\t4\nx", "", 0,
-    { input = "1 + 1\n3, 4\n'x'\nlocal z\n" })
-  expect({ "-i" }, "1\n2", "", 0,
-    { input = "for i = 1, 2 do\n  print(i)\nend\n" })
-  expect({ "-i" }, "table\tfunction", "", 0,
-    { input = "type(host), type(host.clock)\n" })
-  local out, err, code = run({ "-i" }, { input = "error 'a'\n) (\nx = 4\nx\n" })
-  check.equal(out, "4")
-  check.truthy(err:find("llmhost: stdin:1: a", 1, true), err)
-  check.truthy(err:find("unexpected symbol near ')'", 1, true), err)
-  check.equal(code, 0)
-  local path = file("first.lua", "y = 42")
-  expect({ "-i", path }, "42", "", 0, { input = "y\n" })
-end)
-
--- Run on a terminal of its own (script(1)), keys typed as lines appear.
-local function on_terminal(words, keys, env)
-  for i, word in ipairs(words) do
-    words[i] = "'" .. word:gsub("'", "'\\''") .. "'"
-  end
-  local p <close> = assert(host.process.spawn { "script", "-qec",
-    "exec '" .. program .. "' " .. table.concat(words, " "), "/dev/null",
-    stdin = "pipe", env = env })
-  local seen = {}
-  for _, key in ipairs(keys or {}) do
-    local line
-    repeat -- a key is typed when the line before it was shown
-      line = assert(p:read_line(20)):gsub("\r", "")
-      seen[#seen + 1] = line
-    until line:find(key[1])
-    p:write(key[2])
-  end
-  seen[#seen + 1] = read_all(p, "read_line"):gsub("\r", "")
-  return table.concat(seen, "\n"), p:wait(20).exit
-end
-
--- script(1) is there and gets a terminal (a bare chroot has none to give).
-local function terminals()
-  local p = host.process.spawn { "script", "-qec", "true", "/dev/null",
-    stdin = "null", stdout = "null", stderr = "null" }
-  return p and p:wait(20).exit == 0
-end
-local has_script = terminals()
+local on_terminal = terminal.run
+local has_script = terminal.available()
 
 check.case("colours and progress on a terminal", function()
   if not has_script then check.skip("no script(1) or no terminal") end
@@ -283,16 +242,6 @@ check.case("bare llmhost on a terminal says what to do next", function()
   local out, code = on_terminal {}
   check.equal(code, 0)
   check.truthy(out:find("next: llmhost experiments/check.lua$"), out)
-end)
-
-check.case("Ctrl-C ends an evaluation and not the prompt", function()
-  if not has_script then check.skip("no script(1) or no terminal") end
-  -- What is typed early is echoed before the prompt: "> ready", too.
-  local out = on_terminal({ "-i" }, {
-    { "^llmhost", "print 'ready' while true do end\n" }, { "ready$", "\3" },
-    { "main chunk", "'still ' .. 'here'\n" }, { "still here$", "\4" } })
-  check.truthy(out:find("interrupted\nstack traceback:\n", 1, true), out)
-  check.truthy(out:find("still here\n", 1, true), out)
 end)
 
 check.case("libraries are found from any folder", function()

@@ -1,0 +1,94 @@
+-- Keys of a script that is no sweep: declared once, read from the command
+-- line, explained by --help, completed by shells.
+--
+--   local o = require("llm.keys").read {
+--     { "port", "integer", 8501, "where it listens", { least = 1 } },
+--   }
+--
+-- Fields are those of llm.schema: path, type, default, meaning, options.
+local fail = require "llm.fail"
+local host = require "host"
+local nearest = require "llm.nearest"
+local value = require "llm.value"
+
+local keys = {}
+
+-- A default or a value as --help and help() show it.
+function keys.shown(v)
+  if v == nil then return "none" end
+  if type(v) == "table" then return table.concat(v, ",") end
+  if v == "" then return '""' end
+  return tostring(v)
+end
+
+local function field_of(f)
+  local field = { path = f[1], leaf = f[1], type = f[2], default = f[3],
+    doc = f[4] }
+  for key, v in pairs(f[5] or {}) do field[key] = v end
+  return field
+end
+
+local function names_of(fields)
+  local names = {}
+  for i, field in ipairs(fields) do names[i] = field.path end
+  return names
+end
+
+local function find(fields, key)
+  for _, field in ipairs(fields) do
+    if field.path == key then return field end
+  end
+  local near = nearest(key, names_of(fields))
+  fail.raise("usage", "unknown key '%s'%s", key, near
+    and "; did you mean '" .. near .. "'?" or "; there is "
+      .. table.concat(names_of(fields), ", "))
+end
+
+-- Is this run to explain the script rather than to do its work?
+function keys.asked() return host.options.help == true end
+
+local function refuse(word, about)
+  local flags = {}
+  for i, flag in ipairs(about.flags or {}) do flags[i] = flag[1] end
+  local near = nearest(word, flags)
+  fail.raise("usage", "unknown argument '%s'%s", word, near
+    and "; did you mean '" .. near .. "'?"
+    or " (options of a script are written key=value)")
+end
+
+-- Values by key of the command line (`words`: host.options.args). `about` may
+-- hold words = { { NAME, meaning }… }, the plain words it takes, given in
+-- `rest`; flags = { { "--flag", meaning }… }, given in `flags`. Gives values,
+-- rest, flags. Raises usage errors that name the key and what would be right.
+-- On --help it explains the script and ends the program.
+function keys.read(list, about, words)
+  about = about or {}
+  local fields, values, rest, flags = {}, {}, {}, {}
+  for i, f in ipairs(list) do
+    fields[i] = field_of(f)
+    values[f[1]] = f[3]
+  end
+  if keys.asked() then
+    require("llm.usage").explain { fields = fields, words = about.words,
+      flags = about.flags }
+    os.exit(0, true)
+  end
+  local known = {}
+  for _, flag in ipairs(about.flags or {}) do known[flag[1]] = true end
+  for _, word in ipairs(words or host.options.args or {}) do
+    local key, text = word:match "^([%w_.]+)=(.*)$"
+    if key then
+      local field = find(fields, key)
+      values[key] = value.check(field, value.from_text(field, text), "usage")
+    elseif known[word] then
+      flags[word:match "^%-*(.*)$"] = true
+    elseif word:find "^%-." or #rest >= #(about.words or {}) then
+      refuse(word, about)
+    else
+      rest[#rest + 1] = word
+    end
+  end
+  return values, rest, flags
+end
+
+return keys
