@@ -13,6 +13,7 @@ local CLAIMED = {
   { technique = "gqafp4", name = "GQA + FP4", memory = { -.80, -.70 },
     speed = { .20, .35 }, quality = { .03, .07 } },
 }
+claims.CLAIMED = CLAIMED
 
 local function mean(list)
   local sum = 0
@@ -156,8 +157,9 @@ local function judge(claim, kind, m, quality_counts)
   return unjudged or word, reason or "mean over models, equal tokens"
 end
 
--- Rows { technique, what, claimed, measured, verdict, why }, for the
--- techniques that were run. quality_counts = false: the runs were too short.
+-- Rows { technique, what, claimed, measured, verdict, why }, and the same as
+-- numbers in technique, kind, range, value, for the techniques that were run.
+-- quality_counts = false: the runs were too short.
 function claims.rows(models, quality_counts)
   local rows = {}
   for _, claim in ipairs(CLAIMED) do
@@ -166,7 +168,8 @@ function claims.rows(models, quality_counts)
       if m.memory or m.speed then
         local word, why = judge(claim, kind, m, quality_counts)
         rows[#rows + 1] = { claim.name, LABEL[kind], range_text(claim[kind]),
-          percent(m[kind]), word, why }
+          percent(m[kind]), word, why, kind = kind, range = claim[kind],
+          value = m[kind], technique = claim.technique }
       end
     end
   end
