@@ -1,99 +1,242 @@
--- How fast does this machine train, and where does the time go? For each model:
--- tokens/s, the rate of the model's own work beside a large matrix product's,
--- the speed-of-light share, and the operators that take the time.
+-- How fast does this machine train, beside PyTorch, and where does the time
+-- go? For each model and batch, in turn: ours, then the peer (the same model in
+-- PyTorch, tests/torch_twin.py, where torch is found), then one table and the
+-- operators that take the time.
 --
---   llmhost experiments/bench.lua [key=value …]
---     models=nano   the sweep's four small models; full: its large ones
---     only=small    one of them        batch=8   seq=256   accumulate=4
---     storage=f32   or nf4r            steps=3   rows=12 operators
-local gpu = require "gpu"
+--   llmhost experiments/bench.lua [key=value …] [--json]
+--     models=full    or nano, the sweep's four models; auto: by device
+--     only=small     some of them, by commas
+--     batch=96,24    seq=512   accumulate=1   steps=20   warmup=5
+--     variants=none  by commas: light block int8 fp8 fp4 fp4-light fp4-int8
+--     peer=compile   by commas, the fastest counts: eager graphs autotune
+--                    chunked cudnn stream; no: ours alone
+--     together=1     peers that compile at once (each is timed alone)
+--     rows=12        operators of a profile; 0: no profile
+local bench = require "llm.bench"
+local benchtable = require "llm.benchtable"
+local device = require "llm.device"
 local host = require "host"
+local peer = require "llm.peer"
 local profile = require "llm.profile"
-local model = require "llm.model"
-local program = require "llm.program"
 
-local o = { models = "nano", only = "", batch = 8, seq = 256, accumulate = 4,
-  storage = "f32", steps = 3, rows = 12 }
+local CPU = device.backend() == "cpu"
 
-for _, word in ipairs(host.options.args or {}) do
-  local key, value = word:match "^([%w_]+)=(.*)$"
-  if o[key or ""] == nil then
-    local known = {}
-    for name in pairs(o) do known[#known + 1] = name end
-    table.sort(known)
-    host.raise("usage", "bench: '%s' is none of %s", word,
-      table.concat(known, "=, ") .. "=")
-  end
-  o[key] = type(o[key]) == "number" and math.tointeger(value) or value
-  if type(o[key]) ~= "string" and o[key] < 1 then
-    host.raise("usage", "bench: %s must be a whole number from 1", key)
-  end
-end
+local o = { models = "auto", only = "", batch = "", variants = "none",
+  peer = CPU and "eager,compile" or "compile", together = 1, seq = 0,
+  accumulate = 0, steps = CPU and 3 or 20, warmup = CPU and 2 or 5, rows = 12,
+  precision = "auto", dropout = "0.1", head_chunk = 0, fuse_group = 0,
+  child = "" }
 
-local OPTIMIZER = { optimizer = "muon", lr = 1e-3, weight_decay = .1,
-  muon_lr = .01, momentum = .95, clip = 1, warmup = .05, final = .1 }
+local function usage(...) host.raise("usage", "bench: " .. ...) end
 
-local function compile(c)
-  local shape = { vocab = c.vocab, dropout = .1 }
-  for key, value in pairs(c.row) do shape[key] = value end
-  return gpu.compile(model.transformer(shape), { batch = o.batch, seq = o.seq,
-    accumulate = o.accumulate, quantize = o.storage ~= "f32" and o.storage
-    or nil, optimizer = program.optimizer(OPTIMIZER, 1000), seed = 42 })
-end
-
--- The calls of a profile by operator and pass, the longest first.
-local function by_operator(rows)
-  local sums, list = {}, {}
-  for _, row in ipairs(rows) do
-    local name = row.op .. (row.pass == "forward" and "" or ", " .. row.pass)
-    local s = sums[name]
-    if not s then
-      s = { name = name, seconds = 0, flops = 0, bytes = 0, light = 0 }
-      sums[name], list[#list + 1] = s, s
+local function read_options()
+  for _, word in ipairs(host.options.args or {}) do
+    local key, value = word:match "^([%w_]+)=(.*)$"
+    if o[key or ""] == nil then
+      local known = {}
+      for name in pairs(o) do
+        if name ~= "child" then known[#known + 1] = name end
+      end
+      table.sort(known)
+      usage(("'%s' is none of %s="):format(word, table.concat(known, "= ")))
     end
-    local runs = row.runs / o.steps
-    s.seconds = s.seconds + row.seconds * runs
-    s.flops = s.flops + row.flops * runs
-    s.bytes = s.bytes + row.bytes * runs
-    s.light = s.light + row.speed_of_light * row.seconds * runs
+    local least = (key == "steps" or key == "warmup" or key == "together")
+      and 1 or 0
+    if type(o[key]) == "number" then
+      value = math.tointeger(value)
+      if not value or value < least then
+        usage(("%s must be a whole number from %d"):format(key, least))
+      end
+    end
+    o[key] = value
   end
-  table.sort(list, function(a, b)
-    if a.seconds ~= b.seconds then return a.seconds > b.seconds end
-    return a.name < b.name
-  end)
+end
+
+local function words_of(text, known, what)
+  local list = {}
+  for word in text:gmatch "[^,%s]+" do
+    if known and not known[word] then
+      local names = {}
+      for name in pairs(known) do names[#names + 1] = name end
+      table.sort(names)
+      usage(("%s=%s is none of %s"):format(what, word,
+        table.concat(names, ", ")))
+    end
+    list[#list + 1] = word
+  end
   return list
 end
 
-local function print_profile(rows)
-  print(("  %-28s %10s %7s %8s %6s %6s"):format("operator", "ms a step",
-    "share", "GFLOP/s", "GB/s", "light"))
-  for i, s in ipairs(by_operator(rows)) do
-    if i > o.rows then break end
-    print(("  %-28s %10.2f %5.1f %% %8.1f %6.1f %4.0f %%"):format(s.name,
-      1e3 * s.seconds, 100 * s.seconds / rows.seconds,
-      s.flops / s.seconds / 1e9, s.bytes / s.seconds / 1e9,
-      100 * s.light / s.seconds))
+-- What depends on the models: the sweep's own sizes.
+local function settle()
+  if o.models == "auto" then o.models = CPU and "nano" or "full" end
+  if not profile[o.models] or not profile[o.models].models then
+    usage("models=" .. o.models .. " is none of " .. table.concat(
+      profile.names, ", "))
+  end
+  local nano = o.models == "nano"
+  o.seq = o.seq > 0 and o.seq or nano and 256 or 512
+  o.accumulate = o.accumulate > 0 and o.accumulate
+    or not CPU and 1 or nano and 4 or 8
+  if o.batch == "" then o.batch = not CPU and "96,24" or nano and "8" or "4" end
+  o.vocab = nano and 4096 or 49152
+end
+
+local function configuration(row, batch, variant)
+  local c = { row = row, vocab = o.vocab, batch = batch, seq = o.seq,
+    accumulate = o.accumulate, dropout = tonumber(o.dropout),
+    precision = o.precision, steps = o.steps, warmup = o.warmup,
+    profile = o.rows > 0 and 3 or 0,
+    head_chunk = o.head_chunk > 0 and o.head_chunk or nil,
+    fuse_group = o.fuse_group > 0 and o.fuse_group or nil }
+  for key, value in pairs(bench.variants[variant]) do c[key] = value end
+  return c
+end
+
+-- Everything to measure, in order; the first of a model and batch has the peer.
+local function entries_of()
+  local list, chosen = {}, {}
+  for _, name in ipairs(words_of(o.only)) do chosen[name] = true end
+  for _, row in ipairs(profile[o.models].models) do
+    if not next(chosen) or chosen[row.name] then
+      for _, batch in ipairs(words_of(o.batch)) do
+        batch = math.tointeger(batch)
+        if not batch or batch < 1 then usage "batch must be whole numbers" end
+        for i, variant in ipairs(words_of(o.variants, bench.variants,
+          "variants")) do
+          list[#list + 1] = { c = configuration(row, batch, variant),
+            variant = variant, first = i == 1, cpu = CPU,
+            name = ("%s, %d, %s"):format(row.name, batch, variant) }
+        end
+      end
+    end
+  end
+  if #list == 0 then usage("only=" .. o.only .. " names no model") end
+  return list
+end
+
+local function say(text)
+  io.stderr:write(text, "\n")
+  io.stderr:flush()
+end
+
+-- Ours, in a process of its own: its memory and its start are part of it.
+local function ours(entry)
+  local c = entry.c
+  c.began = host.clock()
+  local p = assert(host.process.spawn { host.process.executable(), "--device",
+    device.name(), host.options.script, "child=" .. host.json.encode(c),
+    stdin = "null", stdout = "pipe", stderr = "pipe" })
+  local last
+  for text in function() return p:read_line(600) end do last = text end
+  local said = p:read_error_line(0)
+  p:wait(10)
+  p:close()
+  local r = last and host.json.decode(last)
+  if type(r) ~= "table" then
+    entry.note = ("%s: %s"):format(entry.name, said or last or "no result")
+    say(entry.note)
+    return
+  end
+  entry.ours = r
+  say(benchtable.progress(entry.name, r))
+  if r.throttled then
+    entry.note = entry.name .. ": the device lowered its clocks (" .. r.reasons
+      .. ")"
   end
 end
 
-local function measure(c)
-  local p <close> = compile(c)
-  local work, tokens = p:flops(), o.batch * o.seq * o.accumulate
-  local rows = p:profile { steps = o.steps }
-  local flops = work.model * o.accumulate + work.update
-  print(("%s: %.0f tokens/s, %.1f ms a step of %d tokens, %.1f GFLOP/s")
-    :format(c.row.name, tokens / rows.seconds, 1e3 * rows.seconds, tokens,
-      flops / rows.seconds / 1e9))
-  print(("  %.0f %% of a large matrix product's %.1f GFLOP/s; speed of light "
-    .. "%.0f %%; copies reach %.1f GB/s"):format(
-    100 * flops / rows.seconds / rows.peak_flops, rows.peak_flops / 1e9,
-    100 * rows.speed_of_light, rows.peak_bandwidth / 1e9))
-  print_profile(rows)
+local absent -- why no peer can be had at all
+
+local function keep_best(entry, r)
+  say(benchtable.progress(entry.name .. ", PyTorch " .. r.setting, r))
+  entry.peers = entry.peers or {}
+  entry.peers[#entry.peers + 1] = r
+  if not entry.peer
+    or r.tokens_per_second > entry.peer.tokens_per_second then
+    entry.peer = r
+  end
 end
 
-print("device " .. gpu.device() .. ", " .. tostring(gpu.version.build))
-for _, row in ipairs(profile[o.models].models) do
-  if o.only == "" or row.name == o.only then
-    measure { row = row, vocab = o.models == "full" and 49152 or 4096 }
+local LIMIT = 900 -- seconds a peer may compile
+
+-- Some peers: all compile at once, then each is timed alone.
+local function peers(group)
+  for _, job in ipairs(group) do
+    job.peer, job.why = peer.start(job.entry.c, job.setting, device.name())
+  end
+  for _, job in ipairs(group) do
+    job.ok = job.peer and true
+    if job.ok then job.ok, job.why = job.peer:ready(LIMIT) end
+    if job.why and job.why:find("No module named", 1, true) then
+      absent = job.why
+    end
+  end
+  for _, job in ipairs(group) do
+    local r = nil
+    if job.ok then r, job.why = job.peer:time(LIMIT) end
+    if r then keep_best(job.entry, r)
+    else say(("%s, PyTorch %s: %s"):format(job.entry.name, job.setting,
+      job.why)) end
+  end
+end
+
+local function flush(jobs)
+  if #jobs > 0 and not absent then peers(jobs) end
+  return {}
+end
+
+-- Ours and the peers, a group of `together` peers at a time.
+local function run(entries)
+  local settings = o.peer ~= "no"
+    and words_of(o.peer, peer.settings, "peer") or {}
+  local jobs = {}
+  for _, entry in ipairs(entries) do
+    ours(entry)
+    for _, setting in ipairs(entry.first and settings or {}) do
+      jobs[#jobs + 1] = { entry = entry, setting = setting }
+      if #jobs >= o.together then jobs = flush(jobs) end
+    end
+  end
+  flush(jobs)
+  local last
+  for _, entry in ipairs(entries) do -- variants share their model's peer
+    if entry.first then last = entry.peer end
+    entry.peer = last
+  end
+end
+
+local function print_all(entries)
+  print(("device %s: %s, %s"):format(device.name(),
+    (entries[1].ours or {}).device or "?", tostring(require("gpu").version
+    .build)))
+  for _, line in ipairs(benchtable.lines(entries)) do print(line) end
+  for _, line in ipairs(benchtable.legend(entries[1])) do print(line) end
+  if absent then
+    print("no peer: PyTorch was not found (" .. absent
+      .. "); LLMHOST_PYTHON names the python that has it")
+  end
+  for _, entry in ipairs(entries) do
+    if entry.ours and entry.ours.operators then
+      print("")
+      for _, line in ipairs(benchtable.profile(entry, o.rows)) do
+        print(line)
+      end
+    end
+  end
+end
+
+read_options()
+if o.child ~= "" then
+  local c = assert(host.json.decode(o.child))
+  print(host.json.encode(bench.measure(c)))
+else
+  settle()
+  local entries = entries_of()
+  run(entries)
+  if host.options.json then
+    print(host.json.encode(host.json.array(entries), { indent = 2 }))
+  else
+    print_all(entries)
   end
 end

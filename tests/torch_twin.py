@@ -137,6 +137,11 @@ def benchmark(c):
         first_loss = trainer.step(t, batches)
         if t == 0:
             first = (first_loss.item(), time.perf_counter() - started)
+    if c.device == "cuda":
+        torch.cuda.synchronize()
+    if c.gate:
+        print("ready", flush=True)
+        sys.stdin.readline()
     watch = Stopwatch(c.device)
     watch.mark()
     for t in range(c.warmup, c.warmup + c.steps):
@@ -246,6 +251,8 @@ def arguments():
     add("--mode", default="default", help="of torch.compile: default, "
         "reduce-overhead, max-autotune, max-autotune-no-cudagraphs")
     add("--reference", help="compare with this file instead of timing")
+    add("--gate", action="store_true", help="after the warm-up print ready "
+        "and wait for a line of input before timing")
     add("--json", action="store_true")
     return parser
 

@@ -42,12 +42,16 @@ for cjson in /usr/lib/*/lua/5.4/cjson.so; do cp -L "$cjson" "$out"; done
 if [ -n "$text" ]; then
   cp "$text" "$room/corpus.txt"
   touch -d @1700000000 "$room/corpus.txt"
-  (cd "$room" && "$OLDPWD/build/llmhost" -e '
-    local made = assert(require("host").text.prepare { source = "corpus.txt",
-      vocab = 49152, validation = .1, seed = 1, cache = "data_cache",
-      tokens = 4000000, eval_tokens = 98817 })
+  root=$PWD
+  (cd "$room" && "$root/build/llmhost" -e '
+    local config, data = require "llm.config", require "llm.data"
+    local sweep = require("llm.sweep") { args = { "profile=full",
+      "data.source=corpus.txt", "data.tokens=4000000" },
+      matrix = { { name = "baseline" } } }
+    local made = data.prepare(config.section(sweep.config.values, "data"),
+      "full", 4000000, data.held_out(sweep.experiments))
     for _, line in ipairs(made.messages or {}) do print(line) end
-    print(made.tokens .. " tokens")') >&2
+    print(made.train.count .. " tokens")') >&2
 fi
 tar -C "$room" -cf - . | gzip -6 >"$archive"
 ls -l "$archive" >&2

@@ -1,30 +1,44 @@
 #!/bin/bash
 # On a machine with a GPU: unpack what pack.sh made and run parts of the
-# checks, each with a limit and a log of its own.
+# checks there, each with a limit and a log of its own.
 #
 #   tests/device/run.sh ARCHIVE LOGS PART…
 #     tests      every operator, then whole programs, against the CPU
 #     memcheck racecheck initcheck synccheck   compute-sanitizer on operators
-#     bench      throughput and profile of the four models (bench.lua)
-#     counters   ncu on the kernels that NCU (a regular expression) names
-#     peer       the same by tests/torch_twin.py
-#     sweep      three short experiments of the full profile on TEXT, a file
-#   and any file of tests/lua, run on the device
+#     check      experiments/check.lua
+#     bench      experiments/bench.lua with $BENCH: ours beside PyTorch
+#     raw        tests/device/bench.lua with $BENCH: ours alone, one process
+#     counters   ncu on the kernels that $NCU (a regular expression) names
+#     sweep      experiments/sweep.lua with $SWEEP on the packed corpus
+#   and any file of tests/lua, run on the device; f32:FILE runs it with
+#   programs in f32 where it does not say otherwise.
+#
+# $ROOM (build/room) is where everything is unpacked and runs; $LIMIT bounds
+# bench, raw, counters and sweep, in seconds.
 set -u
-archive=$1 logs=$2
+archive=$(realpath "$1") logs=$(realpath -m "$2")
 shift 2
-room=${LLMHOST_ROOM:-$PWD/build/release} # the program finds lua/ from here
+room=$(realpath -m "${ROOM:-build/room}")
 mkdir -p "$room" "$logs"
-tar -C "$room" -xzf "$archive" || exit 1
-cuda=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
-export LD_LIBRARY_PATH=$room/lib:$cuda/lib64:${LD_LIBRARY_PATH:-}
-export LUA_CPATH="$room/lib/lua/?.so;;" LUA_PATH="lua/?.lua;tests/lua/?.lua;;"
+[ -e "$room/build/llmhost" ] || tar -C "$room" -xzf "$archive" || exit 1
+cd "$room" || exit 1
 
-# part NAME SECONDS COMMAND…: its log, its last lines, its time
+# Our libraries are for our programs alone: PyTorch gets a python of its own.
+cuda=$(dirname "$(dirname "$(readlink -f "$(command -v nvcc)")")")
+cat >"$room/python" <<EOF
+#!/bin/sh
+LD_LIBRARY_PATH='${LD_LIBRARY_PATH:-}' exec python3 "\$@"
+EOF
+chmod +x "$room/python"
+export LLMHOST_PYTHON=$room/python LLMHOST=$room/build/release/llmhost
+export LD_LIBRARY_PATH=$room/build/release/lib:$cuda/lib64:${LD_LIBRARY_PATH:-}
+export LUA_PATH="tests/lua/?.lua;;"
+
+# part NAME SECONDS COMMAND…: its log, its time
 part() {
   local name=$1 limit=$2 start=$SECONDS
   shift 2
-  timeout "$limit" "$@" >"$logs/$name.log" 2>&1
+  timeout -k 5 "$limit" "$@" >"$logs/$name.log" 2>&1 </dev/null
   echo "== $name: exit $?, $((SECONDS - start)) s"
 }
 
@@ -37,7 +51,7 @@ summary() { # NAME: failures, and how many passed
 sanitize() { # TOOL
   for t in test_backends test_backends_model; do
     part "$1.$t" "${LIMIT:-120}" compute-sanitizer --tool "$1" \
-      --print-limit 20 "$room/tests/$t"
+      --print-limit 20 "build/release/tests/$t"
     grep -E '=========' "$logs/$1.$t.log" | head -n 20
   done
 }
@@ -48,49 +62,45 @@ for part in "$@"; do
   case $part in
   tests)
     for t in test_backends test_backends_model test_backends_program; do
-      part "$t" 150 "$room/tests/$t"
+      part "$t" 150 "build/release/tests/$t"
       summary "$t"
     done
     ;;
   memcheck | racecheck | initcheck | synccheck) sanitize "$part" ;;
-  bench)
-    part bench "${LIMIT:-200}" "$room/llmhost" tests/device/bench.lua \
-      ${BENCH:-}
-    cat "$logs/bench.log"
-    cat "$logs/bench.log" >>"$logs/bench.all.log"
+  check)
+    part check 60 build/llmhost experiments/check.lua data.source=corpus.txt
+    cat "$logs/check.log"
+    ;;
+  bench | raw)
+    script=experiments/bench.lua
+    [ "$part" = bench ] || script=tests/device/bench.lua
+    # shellcheck disable=SC2086
+    part "$part" "${LIMIT:-300}" build/llmhost $script ${BENCH:-}
+    cat "$logs/$part.log"
+    cat "$logs/$part.log" >>"$logs/$part.all.log"
     ;;
   counters)
+    # shellcheck disable=SC2086
     part counters "${LIMIT:-120}" ncu --clock-control none \
       --kernel-name "regex:${NCU:-k_}" --launch-count "${NCU_COUNT:-12}" \
       --section SpeedOfLight --section WarpStateStats --section Occupancy \
-      --section ComputeWorkloadAnalysis "$room/llmhost" \
+      --section ComputeWorkloadAnalysis build/llmhost \
       tests/device/bench.lua ${BENCH:-}
     grep -E '^ +(k_|void k_)|Duration|Throughput|Issue Slots Busy|Occupancy' \
       "$logs/counters.log" | grep -v Theoretical
     ;;
-  peer)
-    for m in "512 8 8" "768 12 12" "1024 16 16" "1280 20 20"; do
-      # shellcheck disable=SC2086
-      set -- $m
-      for b in ${BATCHES:-96 24}; do
-        part "peer.$1.$b" 120 python3 tests/torch_twin.py --device cuda \
-          --compile --d_model "$1" --n_layers "$2" --n_heads "$3" \
-          --batch "$b" --json
-        tail -n 1 "$logs/peer.$1.$b.log"
-      done
-    done
-    ;;
   sweep)
-    part sweep "${LIMIT:-90}" "$room/llmhost" experiments/sweep.lua \
-      "only=small_baseline,small_gqa_fp4,xlarge_fp4" train.steps=8 \
-      data.source="${TEXT:?a text file}" data.cache="$logs/../cache" \
-      out="$logs/../results"
-    tail -n 20 "$logs/sweep.log"
+    # shellcheck disable=SC2086
+    part sweep "${LIMIT:-500}" build/llmhost experiments/sweep.lua \
+      data.source=corpus.txt data.tokens=4000000 ${SWEEP:-}
+    tail -n 45 "$logs/sweep.log"
     ;;
   *.lua)
     name=$(basename "$part" .lua)
-    export LLMHOST=$room/llmhost
-    part "$name" "${LIMIT:-60}" "$room/llmhost" "$part"
+    script=("${part#f32:}")
+    [ "$part" = "${script[0]}" ] ||
+      script=(tests/device/f32.lua "${script[0]}")
+    part "$name" "${SECONDS_EACH:-90}" build/llmhost "${script[@]}"
     summary "$name" 12
     ;;
   *) echo "run.sh: no part is called $part" >&2 && exit 2 ;;
