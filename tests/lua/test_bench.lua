@@ -71,7 +71,7 @@ check.case("--json: every figure, and bad ones of none", function()
   check.equal(r.tokens, 32)
   check.near(r.tokens_per_second, 32 / r.step_seconds, 1e-6)
   check.truthy(r.first_step_seconds > 0 and r.first_step_seconds < 60)
-  check.truthy(r.speed_of_light > 0 and r.speed_of_light < 2)
+  check.truthy(r.speed_of_light > 0)
   check.equal(list[1].peer, nil)
 end)
 
