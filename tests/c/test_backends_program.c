@@ -7,7 +7,7 @@
 #include "../../kernels/graph/program.h"
 
 enum { PROGRAM_V = 520, PROGRAM_C = 128, PROGRAM_B = 4, PROGRAM_T = 72,
-       PROGRAM_STEPS = 30 };
+       PROGRAM_STEPS = 50 };
 
 #define LAYER_OF(kind, ...) \
   layer_new(LK_LAYER_##kind, (lk_layer_options){__VA_ARGS__}, NULL, 0)
