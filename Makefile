@@ -245,7 +245,8 @@ install: all ## Install below DESTDIR and PREFIX (/usr/local)
 	install -d $(DESTDIR)$(PREFIX)/bin $(LIB) $(DOC)
 	install $(BUILD)/llmhost $(DESTDIR)$(PREFIX)/bin/llmhost
 	$(if $(CHART)$(CUDA),install -m 644 $(CHART) $(CUDA) $(LIB))
-	find lua experiments plots -name '*.lua' -exec install -D -m 644 {} \
+	find lua experiments plots \( -name '*.lua' -o -path 'lua/web/*' \) \
+	  -type f -exec install -D -m 644 {} \
 	  $(SHARE)/{} \;
 	install -m 644 $(wildcard README.md LICENSE) $(DOC)
 	install -d $(DEVELOP:%=$(DESTDIR)$(PREFIX)/%)
