@@ -81,6 +81,7 @@ local function begin(sweep, s, journal, now)
       description = sweep.config.values.description,
       notes = sweep.config.values.notes,
       target_gpu = sweep.config.values.target_gpu,
+      own_model = sweep.build ~= nil,
       device = device.name(), environment = check.environment() }
   end
   journal:append { type = "order", experiments = names(sweep) }
