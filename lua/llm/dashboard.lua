@@ -142,6 +142,9 @@ function dashboard.standalone(path, sweep)
     doc.svgs[entry[1]] = charts.svg(charts.build(entry[1], list,
       options_of(self.view)))
   end
+  for _, line in ipairs(doc.svg and doc.timelines or {}) do
+    doc.svgs["timeline " .. line.name] = charts.svg(self:timeline(line.name))
+  end
   return page.standalone(doc, chart_js)
 end
 

@@ -50,6 +50,15 @@ local function draw(out, list, con)
   return files
 end
 
+-- The dashboard's page as one file; what it lacks costs only the page.
+local function page(out, con, written)
+  local ok, text, why = pcall(function()
+    return require("llm.dashboard").standalone(out)
+  end)
+  if ok and text then return write(out, "dashboard.html", text, written) end
+  con:say("dashboard.html: not written: " .. tostring(why or text), "warn")
+end
+
 local function told(con, files)
   for _, file in ipairs(files) do
     con:format(nil, "wrote %s (%s)", file.path, size.bytes(file.bytes))
@@ -83,10 +92,13 @@ function output.write(out, con)
   con:stage(3, "report")
   write(out, "experiment_report.md",
     report.text(list, s, image_names(images)), written)
+  page(out, con, written)
   told(con, written)
   con:stage(4, "plots")
   told(con, images)
   con:table(summary(list))
+  con:format(nil, "in the browser: llmhost experiments/dashboard.lua%s",
+    out == "experiment_results" and "" or " results=" .. out)
   return list
 end
 

@@ -52,7 +52,7 @@ function resume.lock(sweep)
 end
 
 local MINE = { "journal.jsonl", "experiment_log.txt",
-  "experiment_results.json", "experiment_report.md" }
+  "experiment_results.json", "experiment_report.md", "dashboard.html" }
 
 -- Remove what an earlier sweep left in the folder.
 function resume.start_over(sweep)

@@ -15,8 +15,9 @@
   D.shade = function (hex) {
     if (!/^#[0-9a-f]{6}$/i.test(hex || "")) hex = "#8a8a8a";
     const c = channels(hex), light = (c[0] * 3 + c[1] * 6 + c[2]) / 10;
-    if (!D.dark() || light > 110) return hex;
-    return "#" + c.map((v) => Math.round(v + (255 - v) * .38).toString(16)
+    if (!D.dark() || light > 118) return hex;
+    const more = (118 - light) / (255 - light);
+    return "#" + c.map((v) => Math.round(v + (255 - v) * more).toString(16)
       .padStart(2, "0")).join("");
   };
 
@@ -68,19 +69,23 @@
   function logarithmic(a, values) {
     const list = values.filter((v) => D.known(v) && v > 0);
     const low = Math.min(...list), high = Math.max(...list);
-    return a.log && high / low >= 5 ? { type: "logarithmic",
-      min: low / 1.25, max: high * 1.25 } : null;
+    if (!a.log || high / low < 5) return null;
+    return { type: "logarithmic", min: low / 1.4, max: high * 1.4 };
   }
 
+  const round = (v) => [1, 2, 5].includes(Number((v
+    / 10 ** Math.floor(Math.log10(v) + 1e-9)).toPrecision(6)));
+
   function axis(spec, kind, values) {
-    const a = spec || {};
+    const a = spec || {}, log = logarithmic(a, values || []);
     return {
       type: kind || "linear", min: a.min, max: a.max, beginAtZero: false,
-      ...logarithmic(a, values || []),
+      ...log,
       title: { display: !!a.label, text: a.label, color: color("--soft") },
       grid: { color: color("--line"), borderColor: color("--line") },
       ticks: { color: color("--soft"), maxTicksLimit: 8,
-        callback: (value) => D.tick(a.format, value) },
+        callback: (value) => log && !round(value) ? ""
+          : D.tick(a.format, value) },
     };
   }
 
@@ -200,6 +205,27 @@
     g.restore();
   }
 
+  // Each disc says which model it is.
+  function names(c, chart) {
+    if (chart.kind !== "scatter" || c.width < 380) return;
+    const g = c.ctx;
+    g.save();
+    g.fillStyle = color("--text");
+    g.font = "11px system-ui, sans-serif";
+    g.textAlign = "center";
+    c.data.datasets.forEach((set, k) => {
+      if (!c.isDatasetVisible(k)) return;
+      c.getDatasetMeta(k).data.forEach((disc, i) => {
+        const a = c.chartArea;
+        if (disc.x < a.left || disc.x > a.right || disc.y < a.top
+          || disc.y > a.bottom) return;
+        g.fillText(String(set.data[i].note).slice(0, 24), disc.x,
+          disc.y - disc.options.radius - 4);
+      });
+    });
+    g.restore();
+  }
+
   // In a missing bar's place stands why it is missing.
   function missing(c, chart) {
     if (!chart.categories) return;
@@ -221,6 +247,7 @@
     for (const r of chart.references || []) referenceLine(c, chart, r);
     whiskers(c);
     missing(c, chart);
+    names(c, chart);
   } };
 
   // --- the whole ---------------------------------------------------------
@@ -290,7 +317,9 @@
     const y = axis(chart.y, null, chart.series.flatMap((s) => s.y || []));
     reach(chart, y);
     y.stacked = !!chart.stacked;
-    const x = chart.categories ? categoryAxis(chart, narrow) : axis(chart.x);
+    const x = chart.categories ? categoryAxis(chart, narrow)
+      : axis(chart.x, null, chart.series.flatMap((s) => s.x || []));
+    if (chart.kind === "scatter") x.grace = y.grace = "8%";
     x.stacked = !!chart.stacked;
     return {
       type: TYPE[chart.kind],

@@ -262,9 +262,10 @@
   function emptyText(spec, whole) {
     const notes = new Set((spec.categories || []).map((c) => c.note)
       .filter(Boolean));
-    if (notes.size) return [...notes].join("; ") + ".";
+        const text = notes.size ? [...notes].join("; ")
+      : spec.empty || "no data";
     return D.hasData(whole) ? "No data with these filters."
-      : (spec.empty || "no data").replace(/^./, (c) => c.toUpperCase()) + ".";
+      : text.replace(/^./, (c) => c.toUpperCase()) + ".";
   }
 
   function draw(figure, fresh) {

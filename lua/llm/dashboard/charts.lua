@@ -225,10 +225,23 @@ local function quality_series(view)
   return list
 end
 
+-- A log axis once the slowest would be lost beside the fastest.
+local function spread_out(series)
+  local low, high = math.huge, 0
+  for _, s in ipairs(series) do
+    for _, x in ipairs(s.x) do
+      low, high = math.min(low, x), math.max(high, x)
+    end
+  end
+  return high > 10 * low
+end
+
 local function quality_speed(view)
+  local series = quality_series(view)
   local panel = { kind = "scatter", area_label = "parameters",
-    area_format = "si", series = quality_series(view),
-    x = { label = "Tokens per second", format = "si" },
+    area_format = "si", series = series,
+    x = { label = "Tokens per second", format = "si",
+      log = spread_out(series) },
     y = { label = "Validation loss (nats per token)" } }
   tag_discs(panel)
   return { title = "Quality against speed", note = tidy.caveats(view),
@@ -296,7 +309,7 @@ charts.list = {
   { "loss_equal", "performance", performance(3, "Loss at equal tokens"),
     "Only models whose variants ran one schedule are shown." },
   { "perplexity", "performance", perplexity,
-    "e to the validation loss; lower is better." },
+    "e to the power of the validation loss; lower is better." },
   { "loss_tokens", "performance", losses(1, "Loss against tokens"),
     "Colour tells the variant, dash and marker the model." },
   { "loss_time", "performance", losses(2, "Loss against time"),

@@ -11,10 +11,16 @@ design.__index = design
 
 local POINTS = 96 -- of a timeline
 
--- A planner that remembers. build = the sweep's own model function, if it is
--- known.
+-- A planner that remembers. build = the sweep's own model function, if it has
+-- one and it is known.
 function design.new(build)
   return setmetatable({ build = build, known = {}, lines = {} }, design)
+end
+
+-- Whether the model that the folded journal `s` trained can be planned here:
+-- one built by a function of the user's script cannot without that function.
+function design:use(s)
+  self.blind = (s.sweep or {}).own_model and not self.build
 end
 
 local function free_memory() return host.machine().available end
@@ -24,7 +30,10 @@ local function free_memory() return host.machine().available end
 function design:predict(e, backend)
   local key = e.name .. backend
   if not self.known[key] then
-    local ok, p = pcall(plan.predict, e, self.build, backend, free_memory())
+    local ok, p = false, nil
+    if not self.blind then
+      ok, p = pcall(plan.predict, e, self.build, backend, free_memory())
+    end
     local m = ok and p.memory or {}
     self.known[key] = ok and { parameters = p.count.parameters,
       quantized = p.count.quantized, batch = p.solved.batch,
@@ -89,7 +98,7 @@ end
 
 -- The plan's timeline of one training step at that batch, or nil.
 function design:timeline(e, backend, batch, accumulate)
-  if not batch then return nil end
+  if not batch or self.blind then return nil end
   local key = ("%s %s %d %d"):format(e.name, backend, batch, accumulate)
   if self.lines[key] == nil then
     local ok, line = pcall(timeline, e, self.build, backend, batch,
@@ -102,7 +111,7 @@ end
 -- The common-batch plans of a sweep that has not come to write them.
 function design:common(s, backend)
   if s.common then return s.common.plans end
-  if backend ~= device.backend() then return nil end
+  if self.blind or backend ~= device.backend() then return nil end
   local batches, key = common.batches(s.order, s.experiments), {}
   for model, batch in pairs(batches) do key[#key + 1] = model .. batch end
   table.sort(key)

@@ -238,6 +238,7 @@ end
 -- The document. live = false for the page that stands alone.
 function document.build(source, view, live)
   local design = source.design
+  design:use(view.state)
   local list = document.results(view, design)
   local rows = design:rows(view, view.backend)
   local doc = { live = live, generated = host.date(), path = view.path,
