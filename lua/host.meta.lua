@@ -19,7 +19,7 @@
 ---@field disk fun(path?: string): table|nil, string?, string? free and total bytes of the disk that holds a path.
 ---@field fetch fun(options: host.fetch.options): userdata|nil, string?, string? Start a GET. Redirects are followed, never from https to http; proxies come from the usual variables. Needs libcurl.
 ---@field fnv1a64 fun(text: string): string FNV-1a hash of a string, 16 hexadecimal digits.
----@field libraries fun(): table zlib, zstd, curl: their versions; false where the build has none.
+---@field libraries fun(): table zlib, zstd, curl, microhttpd, edit: versions, or "present"; false: the build has none.
 ---@field lock fun(path: string, seconds?: number): userdata|nil, string?, string?, integer?, integer? Take a lock file, waiting at most so long. If another holds it: nil, message, "busy", its pid and start time.
 ---@field machine fun(): table cpu, cores, threads, memory, available, os, kernel, isa, wsl.
 ---@field nearest fun(word: string, words: string[]): string|nil The word that was probably meant.
@@ -219,6 +219,7 @@
 ---@field dropped fun(self: host.text.tokenizer): integer Bytes without a token that encode has left out so far.
 ---@field encode fun(self: host.text.tokenizer, text: string, options?: host.text.tokenizer.encode.options): integer[] The text's token ids. Bytes without a token are left out and counted.
 ---@field hash fun(self: host.text.tokenizer): string 16 hexadecimal digits that differ when any encoding could.
+---@field json fun(self: host.text.tokenizer): string The text of tokenizer.json, as save writes it.
 ---@field missing fun(self: host.text.tokenizer): integer How many of the 256 byte values have no token.
 ---@field save fun(self: host.text.tokenizer, path: string): true|nil, string?, string? Write tokenizer.json, as Hugging Face's tokenizers read it.
 ---@field special fun(self: host.text.tokenizer, name: string): integer|nil The id of a special token such as <|endoftext|>.

@@ -112,6 +112,16 @@ static int host_libraries(lua_State *L) {
   set_version(L, "zlib", lh_packing_version(LH_GZIP));
   set_version(L, "zstd", lh_packing_version(LH_ZSTD));
   set_version(L, "curl", lh_fetch_version());
+#ifdef HAVE_MICROHTTPD
+  set_version(L, "microhttpd", "present");
+#else
+  set_version(L, "microhttpd", NULL);
+#endif
+#ifdef HAVE_EDIT
+  set_version(L, "edit", "present");
+#else
+  set_version(L, "edit", NULL);
+#endif
   return 1;
 }
 
@@ -214,7 +224,8 @@ static const lh_function functions[] = {
     {"disk", host_disk, "(path?: string): table|nil, string?, string?",
      "free and total bytes of the disk that holds a path.", NULL},
     {"libraries", host_libraries, "(): table",
-     "zlib, zstd, curl: their versions; false where the build has none.",
+     "zlib, zstd, curl, microhttpd, edit: versions, or \"present\"; false: the "
+     "build has none.",
      NULL},
     {"crc32", host_crc32, "(text: string): string",
      "CRC-32 of a string, 8 hexadecimal digits.", NULL},

@@ -14,6 +14,7 @@ int lh_open_journal(lua_State *L) __attribute__((weak));
 int lh_open_terminal(lua_State *L) __attribute__((weak));
 int lh_open_lock(lua_State *L) __attribute__((weak)); /* the function */
 int lh_open_text(lua_State *L) __attribute__((weak));
+int lh_open_fetch(lua_State *L) __attribute__((weak)); /* the function */
 int lh_open_web(lua_State *L) __attribute__((weak));
 
 #endif

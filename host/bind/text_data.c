@@ -326,8 +326,8 @@ static const lh_function loader_methods[] = {
 /* --- the pipeline -------------------------------------------------------- */
 typedef struct prepare_arguments {
   const char *source, *field, *tokenizer, *merges, *cache;
-  int64_t vocab, seed, documents, max_chars, max_bytes, tokens, eval_tokens;
-  int64_t threads;
+  int64_t files, vocab, seed, documents, max_chars, max_bytes, tokens;
+  int64_t eval_tokens, threads;
   double validation;
   bool fresh;
 } prepare_arguments;
@@ -339,6 +339,8 @@ static const lh_option prepare_option_list[] = {
      "standard input, or 'system' (system)"},
     {"field", LH_STRING, AT(field), 0, 0, NULL,
      "the field of a JSONL row that is text (text)"},
+    {"files", LH_INTEGER, AT(files), 0, 9e15, NULL,
+     "files of the source at most, in order (0: all)"},
     {"tokenizer", LH_STRING, AT(tokenizer), 0, 0, NULL,
      "path of a tokenizer.json; otherwise one is learned"},
     {"merges", LH_STRING, AT(merges), 0, 0, NULL,
@@ -417,8 +419,9 @@ static int text_prepare(lua_State *L) {
   lk_error e;
   lh_options(L, 1, "host.text.prepare", prepare_option_list, 0, &a);
   lh_prepare_options options = {
-      .source = a.source, .field = a.field, .tokenizer = a.tokenizer,
-      .merges = a.merges, .vocab = a.vocab, .validation = a.validation,
+      .source = a.source, .max_files = a.files, .field = a.field,
+      .tokenizer = a.tokenizer, .merges = a.merges, .vocab = a.vocab,
+      .validation = a.validation,
       .seed = (uint64_t)a.seed, .max_documents = a.documents,
       .max_chars = a.max_chars, .max_bytes = a.max_bytes,
       .tokens = a.tokens, .eval_tokens = a.eval_tokens,

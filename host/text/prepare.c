@@ -188,6 +188,8 @@ lk_status lh_prepare(const lh_prepare_options *options, lh_prepared *out,
   *out = (lh_prepared){0};
   lk_status status = lh_source_open(options->source, options->max_bytes,
                                     &source, e);
+  if (status == LK_OK && options->max_files > 0)
+    lh_source_limit(&source, options->max_files);
   if (status == LK_OK) status = load_given(options, &given, e);
   if (status == LK_OK) {
     out->key = pipeline_key(options, &source, given);

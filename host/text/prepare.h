@@ -7,6 +7,7 @@
 
 typedef struct lh_prepare_options {
   const char *source;     /* see source.h */
+  int64_t max_files;      /* of the source, in order; 0: all */
   const char *tokenizer;  /* tokenizer.json; NULL: train one, or `merges` */
   const char *merges;     /* merges.txt under SmolLM's rules; NULL */
   int64_t vocab;          /* ids of a tokenizer that is trained */

@@ -230,6 +230,14 @@ static void sort_and_key(lh_source *s) {
   s->key = h;
 }
 
+void lh_source_limit(lh_source *s, int64_t files) {
+  while (s->count > files) {
+    s->bytes -= s->files[--s->count].size;
+    free(s->files[s->count].path);
+  }
+  sort_and_key(s);
+}
+
 lk_status lh_source_open(const char *name, int64_t max_bytes,
                          lh_source *source, lk_error *e) {
   *source = (lh_source){.name = strdup(name)};

@@ -37,6 +37,8 @@ typedef struct lh_source {
  * the alternatives; IO, OOM. lh_source_free in every case. */
 lk_status lh_source_open(const char *name, int64_t max_bytes,
                          lh_source *source, lk_error *e);
+/* Keep the first `files` files only; the key is theirs alone. */
+void lh_source_limit(lh_source *source, int64_t files);
 void lh_source_free(lh_source *source);
 
 #endif

@@ -1,8 +1,11 @@
 -- Whether this machine can run a sweep: a list of findings, each pass, warn,
 -- fail or info, with the command that fixes it.
+local config = require "llm.config"
 local cudacheck = require "llm.cudacheck"
+local data = require "llm.data"
 local device = require "llm.device"
 local host = require "host"
+local hub = require "llm.hub"
 local parts = require "llm.parts"
 local size = require "llm.size"
 
@@ -71,31 +74,66 @@ local function cuda(sweep, always)
   return cudacheck.findings(facts)
 end
 
+local NO_CURL = "install libcurl4-openssl-dev and build again, or "
+  .. "data.source=PATH, or data.source=system"
+
+-- What of a name on the hub is here, and whether the rest can be had.
+local function from_hub(name, what, there, settings)
+  if there then
+    return finding("pass", name, what .. ": " .. there)
+  elseif not host.libraries().curl then
+    return finding("fail", name, what .. " lies on the hub, and this build has "
+      .. "no libcurl", NO_CURL)
+  elseif settings.offline then
+    return finding("fail", name, what .. " is not here, and HF_HUB_OFFLINE is "
+      .. "set", "data.source=PATH, or data.source=system")
+  end
+  return finding("info", name, what .. " will be fetched from "
+    .. settings.endpoint)
+end
+
+local function data_of(sweep)
+  local d = config.section(sweep.config.values, "data")
+  return d, sweep.config.profile, hub.settings(d.cache)
+end
+
+local function packed(path)
+  local kind = path:match "%.(%a+)$"
+  local library = ({ gz = "zlib", zst = "zstd" })[kind]
+  if not library or host.libraries()[library] then return nil end
+  return finding("fail", "data", ("%s: this build has no %s"):format(path,
+    library), "unpack it, or install " .. library
+    .. "'s development package and build again")
+end
+
 local function source(sweep)
-  local v = sweep.config.values
-  local s = v["data.source"]
-  if s == "auto" and sweep.config.profile == "nano" then s = "system" end
-  if s == "auto" then
-    return finding("warn", "data", "text from the hub is not part of this "
-      .. "build", "data.source=PATH or data.source=system")
-  elseif s == "system" or s == "-" or s:find "[*?]" or s:find "^hf:" then
+  local d, profile, settings = data_of(sweep)
+  local s = data.source(d, profile)
+  if hub.is(s) then
+    settings.field = d.field
+    return from_hub("data", s, hub.present(s, settings), settings)
+  elseif s == "system" or s == "-" or s:find "[*?]" then
     return finding("pass", "data", "source: " .. s)
   elseif host.file.exists(s) then
-    return finding("pass", "data", "source: " .. s)
+    return packed(s) or finding("pass", "data", "source: " .. s)
   end
   return finding("fail", "data", "no such file or folder: " .. s,
     "data.source=PATH")
 end
 
 local function tokenizer(sweep)
-  local path = sweep.config.values["data.tokenizer"]
-  if path == "auto" then
+  local d, profile, settings = data_of(sweep)
+  local t = data.tokenizer(d, profile)
+  if not t then
     return finding("pass", "tokenizer", "trained on the corpus")
-  elseif host.file.exists(path) then
-    return finding("pass", "tokenizer", path)
+  elseif hub.is(t) then
+    return from_hub("tokenizer", t, hub.has_tokenizer(t, settings)
+      and "in the cache", settings)
+  elseif host.file.exists(t) then
+    return finding("pass", "tokenizer", t)
   end
-  return finding("fail", "tokenizer", "no such file: " .. path,
-    "data.tokenizer=auto")
+  return finding("fail", "tokenizer", "no such file: " .. t,
+    "data.tokenizer=train")
 end
 
 -- Seconds a sweep will take: training, and what comes with it.

@@ -2,16 +2,26 @@
 -- journal, opened by every child from the token files.
 local fail = require "llm.fail"
 local host = require "host"
+local hub = require "llm.hub"
 
 local data = {}
 
-local function source_of(d, profile)
+-- The source that a configuration means: "auto" is this machine's text in the
+-- nano profile, the hub's in the full one.
+function data.source(d, profile)
   if d.source ~= "auto" then return d.source end
-  if profile == "nano" then return "system" end
-  fail.raise("usage", "data.source: the full profile trains on text from the "
-    .. "hub (hf:…), which this build cannot fetch; name a file, a folder or "
-    .. "a glob (data.source=PATH), or use the text of this machine "
-    .. "(data.source=system)")
+  return profile == "nano" and "system" or hub.DATASET
+end
+
+local SMOLLM_IDS = 49152
+
+-- The tokenizer it means, nil: one is trained. "auto" is SmolLM's for text of
+-- the hub where the vocabulary has its size.
+function data.tokenizer(d, profile)
+  if d.tokenizer == "train" then return nil end
+  if d.tokenizer ~= "auto" then return d.tokenizer end
+  local from_hub = hub.is(data.source(d, profile))
+  return from_hub and d.vocab == SMOLLM_IDS and hub.TOKENIZER or nil
 end
 
 -- Tokens an experiment can train on at most: a generous rate for the device
@@ -57,19 +67,59 @@ end
 local PRESETS = { original = { documents = 2000, max_chars = 3000,
   tokens = 500000 } }
 
--- The options of host.text.prepare for a sweep's data section.
+-- Rows come in pages of 100, one request each: by itself a sweep asks for no
+-- more than this many tokens of them.
+local ROWS_TOKENS = 50e6
+
+local function tokens_wanted(d, preset, source, amount)
+  local tokens = preset.tokens or d.tokens
+  if tokens ~= "auto" then return tokens end
+  if hub.is(source) and not hub.parse(source).path and amount > ROWS_TOKENS then
+    return math.tointeger(ROWS_TOKENS), ("The API gives 100 rows a request: "
+      .. "%.0f million training tokens are fetched where %.0f million would be "
+      .. "4 epochs. data.tokens=N asks for more; a file of the repository "
+      .. "(hf:OWNER/NAME:PATH) or data.source=PATH has no such limit."):format(
+      ROWS_TOKENS / 1e6, amount / 1e6)
+  end
+  return amount
+end
+
+-- The options of host.text.prepare for a sweep's data section, and what a user
+-- should know; names on the hub are still names.
 function data.options(d, profile, amount, eval_tokens)
   local preset = PRESETS[d.preset] or {}
-  local tokens, given = preset.tokens or d.tokens, d.tokenizer
-  local named = given ~= "auto" and given or nil
+  local source, named = data.source(d, profile), data.tokenizer(d, profile)
   local merges = named and named:find "%.txt$" and named or nil
-  return { source = source_of(d, profile), vocab = d.vocab,
+  local tokens, note = tokens_wanted(d, preset, source, amount)
+  return { source = source, field = d.field, vocab = d.vocab,
     tokenizer = not merges and named or nil, merges = merges,
     validation = d.validation, cache = d.cache, seed = d.seed,
-    tokens = tokens == "auto" and amount or tokens,
-    eval_tokens = eval_tokens,
+    tokens = tokens, eval_tokens = eval_tokens,
     documents = preset.documents or d.documents,
-    max_chars = preset.max_chars or d.max_chars }
+    max_chars = preset.max_chars or d.max_chars }, note
+end
+
+-- Bytes of text for so many tokens: more than a token has on average, and
+-- enough for a tokenizer to learn from.
+local function bytes_wanted(options)
+  local bytes = options.tokens * 6 / (1 - options.validation)
+  return math.max(bytes, options.tokenizer and 1e6 or 8e6)
+end
+
+-- Put files in the place of names on the hub; gives the dataset's revision.
+local function fetch(options, say)
+  local settings = hub.settings(options.cache, say)
+  local revision
+  if hub.is(options.source) then
+    local got = hub.source(options.source, { field = options.field,
+      rows = options.documents, bytes = bytes_wanted(options) }, settings)
+    options.source, options.files = got.source, got.files
+    revision = got.revision
+  end
+  if options.tokenizer and hub.is(options.tokenizer) then
+    options.tokenizer = hub.tokenizer(options.tokenizer, settings)
+  end
+  return revision
 end
 
 local function file(path, count)
@@ -78,20 +128,24 @@ local function file(path, count)
 end
 
 -- Prepare; gives the plain record that is journaled and handed to children.
-function data.prepare(d, profile, amount, eval_tokens)
-  local options = data.options(d, profile, amount, eval_tokens)
+-- say(text): told about retries and the like.
+function data.prepare(d, profile, amount, eval_tokens, say)
+  local options, note = data.options(d, profile, amount, eval_tokens)
+  local named = options.source
+  local revision = fetch(options, say)
   local text, message = host.text.prepare(options)
-  if not text then fail.raise("error", "data: %s", message) end
+  if not text then fail.raise("world", "data: %s", message) end
   if text.vocab > d.vocab then
     fail.raise("argument", "the tokenizer has %d ids, data.vocab is %d",
       text.vocab, d.vocab)
   end
-  return { source = options.source, key = text.key, vocab = text.vocab,
-    train = file(text.train_path, text.tokens),
+  local messages = text.messages
+  if note then table.insert(messages, 1, note) end
+  return { source = named, revision = revision, key = text.key,
+    vocab = text.vocab, train = file(text.train_path, text.tokens),
     validation = file(text.validation_path, text.eval_tokens),
     tokenizer = text.tokenizer_path, bytes = text.bytes,
-    documents = text.documents, messages = text.messages,
-    reused = text.reused }
+    documents = text.documents, messages = messages, reused = text.reused }
 end
 
 local function open_file(record)

@@ -24,11 +24,15 @@ local function user_line()
   end
 end
 
--- Raise `format % …` with `code` ("usage", "argument", "oom", …).
+-- Codes whose message says all: no line of a script, no traceback.
+local PLAIN = { usage = true, world = true }
+
+-- Raise `format % …` with `code` ("usage", "argument", "oom", …; "world" for
+-- what is wrong outside: files, servers).
 function fail.raise(code, format, ...)
   local message = select("#", ...) > 0 and format:format(...) or format
   error(setmetatable({ code = code, message = message,
-    where = code ~= "usage" and user_line() or nil }, Failure), 0)
+    where = not PLAIN[code] and user_line() or nil }, Failure), 0)
 end
 
 -- The code of any error value; "error" when it has none.

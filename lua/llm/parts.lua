@@ -35,29 +35,21 @@ function parts.versions()
   return list
 end
 
--- name, files of which one must be there, what it adds, Debian package.
+-- name, as host.libraries calls it, what it adds, Debian package.
 local OPTIONAL = {
-  { "zlib", { "/usr/lib/*/libz.so*" }, ".gz corpora", "zlib1g-dev" },
-  { "zstd", { "/usr/lib/*/libzstd.so*" }, ".zst corpora", "libzstd-dev" },
-  { "libcurl", { "/usr/lib/*/libcurl.so*" }, "text from the hub (hf:)",
-    "libcurl4-openssl-dev" },
-  { "microhttpd", { "/usr/lib/*/libmicrohttpd.so*" }, "the dashboard",
-    "libmicrohttpd-dev" },
-  { "libedit", { "/usr/lib/*/libedit.so*" }, "line editing at the prompt",
-    "libedit-dev" },
+  { "zlib", "zlib", ".gz corpora", "zlib1g-dev" },
+  { "zstd", "zstd", ".zst corpora", "libzstd-dev" },
+  { "libcurl", "curl", "text from the hub (hf:)", "libcurl4-openssl-dev" },
+  { "microhttpd", "microhttpd", "the dashboard", "libmicrohttpd-dev" },
+  { "libedit", "edit", "line editing at the prompt", "libedit-dev" },
 }
 
-local function present(patterns)
-  for _, pattern in ipairs(patterns) do
-    local found = host.file.glob(pattern)
-    if found and #found > 0 then return true end
-  end
-  return false
-end
-
 local function optional(name, there, gives, package_)
+  local version = there and there ~= true and there ~= "present"
+    and " (" .. there .. ")" or ""
   return { level = there and "pass" or "info", name = name,
-    text = there and "present: " .. gives or "absent: without it no " .. gives,
+    text = there and "present: " .. gives .. version
+      or "absent: without it no " .. gives,
     fix = not there and "apt-get install " .. package_ .. " && make" or nil }
 end
 
@@ -66,8 +58,9 @@ function parts.optional()
   local list = { optional("plots",
     package.searchpath("chart", package.cpath) ~= nil, "charts",
     "libplot-dev libstb-dev") }
+  local built = host.libraries()
   for _, p in ipairs(OPTIONAL) do
-    list[#list + 1] = optional(p[1], present(p[2]), p[3], p[4])
+    list[#list + 1] = optional(p[1], built[p[2]], p[3], p[4])
   end
   return list
 end

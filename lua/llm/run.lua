@@ -56,7 +56,8 @@ local function text_of(sweep, s, journal, con)
   local began = host.clock()
   local record = data.prepare(config.section(sweep.config.values, "data"),
     sweep.config.profile, data.amount(sweep.experiments, device.backend(),
-      host.machine().cores), data.held_out(sweep.experiments))
+      host.machine().cores), data.held_out(sweep.experiments),
+    function(text) con:say(text, "warn") end)
   record.type = "data"
   journal:append(record)
   told_data(con, record, host.clock() - began)

@@ -145,9 +145,12 @@ local FIELDS = {
     { least = 0, most = 1 } },
 
   { "data.source", "string", "auto",
-    "file, folder, glob, - (stdin), system; auto: by profile" },
+    "file, folder, glob, - (stdin), system, hf:OWNER/NAME/CONFIG/SPLIT, "
+    .. "hf:OWNER/NAME:FILE; auto: system (nano) or hf (full)" },
+  { "data.field", "string", "text", "of a JSONL row, the text" },
   { "data.tokenizer", "string", "auto",
-    "tokenizer.json or merges.txt; auto: trained on the corpus" },
+    "tokenizer.json, merges.txt or hf:OWNER/NAME; train: on the corpus; "
+    .. "auto: SmolLM's for hf text, else trained" },
   { "data.vocab", "integer", 49152, "ids of the tokenizer",
     { least = 257, most = 1 << 24 } },
   { "data.documents", "integer", none, "at most, of the source",

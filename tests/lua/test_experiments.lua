@@ -8,6 +8,7 @@ local root = micro.folder "experiments"
 local function run(script, ...)
   local spec = { host.process.executable(), script, ... }
   spec.cwd, spec.stdin, spec.stdout, spec.stderr = root, "null", "pipe", "pipe"
+  spec.env = { HF_HUB_OFFLINE = "1" }
   return micro.finish(assert(host.process.spawn(spec)))
 end
 
@@ -72,10 +73,14 @@ check.case("sweep.lua --dry-run --json: exact rows", function()
   check.equal(rows[3].quantized, 8 * 512 * (4 * 512 + 2 * 2048))
 end)
 
-check.case("the full profile says that it needs text", function()
+check.case("the full profile without the hub: what else there is", function()
+  if not host.libraries().curl then check.skip "no libcurl" end
   local status, _, err = run("experiments/sweep.lua", "profile=full",
     "--force", "--device", "cpu")
-  check.equal(status.exit, 2, err)
+  check.equal(status.exit, 1, err)
+  check.truthy(err:find("hf:HuggingFaceTB/smollm-corpus/cosmopedia-v2/train is "
+    .. "not in the cache as far as it is wanted, and HF_HUB_OFFLINE is set", 1,
+    true), err)
   check.truthy(err:find("data.source=system", 1, true), err)
 end)
 
