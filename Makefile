@@ -260,12 +260,18 @@ install: all ## Install below DESTDIR and PREFIX (/usr/local)
 	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@VERSION@|$(VERSION)|' \
 	  host/llmhost.pc >$(DESTDIR)$(PREFIX)/lib/pkgconfig/llmhost.pc
 
+	$(DESTDIR)$(PREFIX)/bin/llmhost \
+	  -e 'require("llm.completion").write "$(DESTDIR)$(PREFIX)/share"' \
+	  -e 'require("llm.manual").write "$(DESTDIR)$(PREFIX)/share/man"'
+
 uninstall: ## Remove what install put there
 	rm -rf $(SHARE) $(LIB) $(DOC) $(DESTDIR)$(PREFIX)/bin/llmhost
 	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,include/llmhost.h \
 	  lib/libllmhost.so lib/libllmhost.so.0 lib/pkgconfig/llmhost.pc \
 	  lib/lua/5.4/gpu.so lib/lua/5.4/host.so share/lua/5.4/host \
-	  share/lua/5.4/llm)
+	  share/lua/5.4/llm share/man/man1/llmhost.1 \
+	  $(addprefix share/,bash-completion/completions/llmhost \
+	  zsh/site-functions/_llmhost fish/vendor_completions.d/llmhost.fish))
 
 # --- the rest --------------------------------------------------------------
 compile_commands.json: $(SOURCES) Makefile ## For editors

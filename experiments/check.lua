@@ -8,6 +8,7 @@ local sweep = require "llm.sweep"
 
 local function main()
   local s = sweep { name = "check" }
+  if host.options.help then return require("llm.usage").sweep(s) end
   local report = check.full(s)
   if host.options.json or s.config.flags.json then
     print(host.json.encode(report, { indent = 2 }))

@@ -170,6 +170,10 @@ static bool parse_rest(lh_arguments *a) {
     }
     const option *o = word[0] == '-' ? find_option(word, &value) : NULL;
     if (o == NULL || is_short(o) || o->help == NULL) continue;
+    if (o->offset == FIELD(help)) { /* it asks for the script's help */
+      a->taken[i] = a->script_help = true;
+      continue;
+    }
     if (!take_option(a, o, value, &i)) return false;
   }
   return true;
@@ -267,7 +271,22 @@ void lh_arguments_push(lua_State *L, const lh_arguments *a) {
   set_flag(L, "json", a->json);
   set_flag(L, "force", a->force);
   set_flag(L, "fresh", a->fresh);
+  set_flag(L, "help", a->script_help);
   set_words(L, a);
+}
+
+void lh_arguments_document(lua_State *L) {
+  int n = 0;
+  lua_newtable(L);
+  for (int i = 0; i < OPTIONS; i++) {
+    if (options[i].help == NULL) continue;
+    lua_newtable(L);
+    set_field(L, "name", options[i].name);
+    set_field(L, "value", options[i].value);
+    set_field(L, "doc", options[i].help);
+    lua_rawseti(L, -2, ++n);
+  }
+  lua_setfield(L, LUA_REGISTRYINDEX, LH_ARGUMENTS_FIELD);
 }
 
 void lh_arguments_set_arg(lua_State *L, const lh_arguments *a) {
@@ -292,6 +311,7 @@ void lh_arguments_help(void) {
     printf("  %-30s %s\n", left, o->help);
   }
   printf("  %-30s run standard input\n", "-");
+  printf("  %-30s what that script takes\n", "script.lua --help");
   printf(
       "exit: 0 fine, 1 failed, 2 usage, 3 nothing fitted in memory,\n"
       "      130 interrupted (state saved)\n");

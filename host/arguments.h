@@ -10,6 +10,7 @@ typedef struct lh_arguments {
   const char *device, *devices, *memory, *color; /* as typed; NULL: absent */
   const char *experiment;                        /* set in a child only */
   bool json, force, fresh, interactive, version, help;
+  bool script_help; /* --help after the script: its help, not the program's */
   bool *taken;  /* argc flags: the host's own words after the script */
   int argc;
   char **argv;
@@ -29,6 +30,10 @@ void lh_arguments_free(lh_arguments *a);
 
 /* Set the fields of the table on top of the stack (host.options). */
 void lh_arguments_push(lua_State *L, const lh_arguments *a);
+/* Registry field: the array of options that people see, { name, value, doc }
+ * each, which completion and the manual page are written from. */
+#define LH_ARGUMENTS_FIELD "llmhost.arguments"
+void lh_arguments_document(lua_State *L);
 /* Set the global `arg` as lua(1) does. */
 void lh_arguments_set_arg(lua_State *L, const lh_arguments *a);
 

@@ -58,6 +58,7 @@ static int set_options(lua_State *L) {
   lua_call(L, 1, 1);
   lua_getfield(L, -1, "options");
   lh_arguments_push(L, a);
+  lh_arguments_document(L);
   lua_pushstring(L, lh_state_root(L));
   lua_setfield(L, -2, "root");
   return 0;
@@ -133,8 +134,40 @@ static void set_script_option(lua_State *L, const char *path) {
   lua_pop(L, 3);
 }
 
+/* Push the result of function `name` of llm.usage for `path`, or nil where
+ * there is no such library. */
+static void ask_usage(lua_State *L, const char *name, const char *path) {
+  int top = lua_gettop(L);
+  lua_getglobal(L, "require");
+  lua_pushliteral(L, "llm.usage");
+  if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+    lua_getfield(L, -1, name);
+    lua_pushstring(L, path);
+    if (lua_pcall(L, 1, 1, 0) == LUA_OK) {
+      lua_replace(L, top + 1);
+      lua_settop(L, top + 1);
+      return;
+    }
+  }
+  lua_settop(L, top);
+  lua_pushnil(L);
+}
+
+/* A file that is not there: the message of the loader, and what may have been
+ * meant. */
+static void add_suggestion(lua_State *L, const char *path) {
+  if (path == NULL || access(path, F_OK) == 0) return;
+  ask_usage(L, "suggest", path);
+  if (lua_isstring(L, -1)) {
+    lua_concat(L, 2);
+  } else {
+    lua_pop(L, 1);
+  }
+}
+
 /* Not every message of the loader says which file. */
 static int report_load(lua_State *L, const char *path) {
+  add_suggestion(L, path);
   const char *message = lua_tostring(L, -1);
   if (path && message && strstr(message, path) == NULL) {
     lua_pushfstring(L, "%s: %s", path, message);
@@ -148,6 +181,11 @@ static int run_script(lua_State *L, const lh_arguments *a, const char *name) {
   const char *path = name ? push_script_path(L, name) : NULL;
   if (path) set_script_option(L, path);
   int base = lua_gettop(L);
+  if (path && a->script_help) {
+    ask_usage(L, "script", path);
+    if (lua_toboolean(L, -1)) return LH_EXIT_OK;
+    lua_settop(L, base);
+  }
   if (luaL_loadfilex(L, path, "t") != LUA_OK) return report_load(L, path);
   int n = a->script ? push_words(L, a) : 0;
   if (lh_state_call(L, n, LUA_MULTRET) != LUA_OK) return lh_state_report(L);

@@ -18,6 +18,7 @@ function keys.shown(v)
   if v == nil then return "none" end
   if type(v) == "table" then return table.concat(v, ",") end
   if v == "" then return '""' end
+  if math.type(v) == "float" then return ("%.6g"):format(v) end
   return tostring(v)
 end
 

@@ -71,6 +71,7 @@ end
 
 -- What the host does with a script that returns a sweep.
 function Sweep:__run()
+  if host.options.help then return require("llm.usage").sweep(self) end
   if host.options.experiment then
     return require("llm.experiment").run(self, host.options.experiment)
   end
