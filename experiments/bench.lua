@@ -10,7 +10,8 @@
 --     variants=none  by commas: light block int8 fp8 fp4 fp4-light fp4-int8
 --     peer=compile   by commas, the fastest counts: eager graphs autotune
 --                    chunked cudnn stream; no: ours alone
---     together=1     peers that compile at once (each is timed alone)
+--     together=1     peers that compile at once, before any is timed
+--     after=FILE     nothing is timed before this file exists
 --     rows=12        operators of a profile; 0: no profile
 local bench = require "llm.bench"
 local benchtable = require "llm.benchtable"
@@ -25,7 +26,7 @@ local o = { models = "auto", only = "", batch = "", variants = "none",
   peer = CPU and "eager,compile" or "compile", together = 1, seq = 0,
   accumulate = 0, steps = CPU and 3 or 20, warmup = CPU and 2 or 5, rows = 12,
   precision = "auto", dropout = "0.1", head_chunk = 0, fuse_group = 0,
-  child = "" }
+  after = "", child = "" }
 
 local function usage(...) host.raise("usage", "bench: " .. ...) end
 
@@ -160,45 +161,69 @@ end
 
 local LIMIT = 900 -- seconds a peer may compile
 
--- Some peers: all compile at once, then each is timed alone.
-local function peers(group)
-  for _, job in ipairs(group) do
-    job.peer, job.why = peer.start(job.entry.c, job.setting, device.name())
-  end
-  for _, job in ipairs(group) do
-    job.ok = job.peer and true
-    if job.ok then job.ok, job.why = job.peer:ready(LIMIT) end
-    if job.why and job.why:find("No module named", 1, true) then
-      absent = job.why
+-- Start the peers of some entries and wait until all are compiled and idle.
+local function prepare(entries, settings)
+  for _, entry in ipairs(entries) do
+    entry.waiting = {}
+    for _, setting in ipairs(entry.first and not absent and settings or {}) do
+      local job = { setting = setting }
+      job.peer, job.why = peer.start(entry.c, setting, device.name())
+      entry.waiting[#entry.waiting + 1] = job
     end
   end
-  for _, job in ipairs(group) do
-    local r = nil
-    if job.ok then r, job.why = job.peer:time(LIMIT) end
-    if r then keep_best(job.entry, r)
-    else say(("%s, PyTorch %s: %s"):format(job.entry.name, job.setting,
-      job.why)) end
+  for _, entry in ipairs(entries) do
+    for _, job in ipairs(entry.waiting) do
+      job.ok = job.peer and true
+      if job.ok then job.ok, job.why = job.peer:ready(LIMIT) end
+      if job.why and job.why:find("No module named", 1, true) then
+        absent = job.why
+      end
+    end
   end
 end
 
-local function flush(jobs)
-  if #jobs > 0 and not absent then peers(jobs) end
-  return {}
+-- The peers of an entry, one after the other.
+local function time_peers(entry)
+  for _, job in ipairs(entry.waiting) do
+    local r = nil
+    if job.ok then r, job.why = job.peer:time(LIMIT) end
+    if r then keep_best(entry, r)
+    else say(("%s, PyTorch %s: %s"):format(entry.name, job.setting,
+      job.why)) end
+  end
+  entry.waiting = nil
 end
 
--- Ours and the peers, a group of `together` peers at a time.
+local function wait_for(path)
+  while path ~= "" and not host.file.exists(path) do host.sleep(.2) end
+end
+
+-- Entries until `count` peers are theirs.
+local function group_from(entries, at, settings, count)
+  local group, peers = {}, 0
+  repeat
+    group[#group + 1] = entries[at]
+    peers = peers + (entries[at].first and #settings or 0)
+    at = at + 1
+  until not entries[at] or entries[at].first and peers + #settings > count
+  return group, at
+end
+
+-- Everything in turn, the peers of a group ready before its first turn.
 local function run(entries)
   local settings = o.peer ~= "no"
     and words_of(o.peer, peer.settings, "peer") or {}
-  local jobs = {}
-  for _, entry in ipairs(entries) do
-    ours(entry)
-    for _, setting in ipairs(entry.first and settings or {}) do
-      jobs[#jobs + 1] = { entry = entry, setting = setting }
-      if #jobs >= o.together then jobs = flush(jobs) end
+  local at = 1
+  while entries[at] do
+    local group, next_at = group_from(entries, at, settings, o.together)
+    at = next_at
+    prepare(group, settings)
+    wait_for(o.after)
+    for _, entry in ipairs(group) do
+      ours(entry)
+      time_peers(entry)
     end
   end
-  flush(jobs)
   local last
   for _, entry in ipairs(entries) do -- variants share their model's peer
     if entry.first then last = entry.peer end

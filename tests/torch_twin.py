@@ -128,6 +128,20 @@ def device_name(c):
     return platform.processor()
 
 
+def wait_for_turn(trainer, batches, c):
+    """Say that all is compiled, wait for a line of input, warm up again.
+    Memory that is only cached goes to whoever has the turn until then."""
+    if c.device == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+    print("ready", flush=True)
+    sys.stdin.readline()
+    if c.device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        for _ in range(2):
+            trainer.step(c.warmup, batches)
+
+
 def benchmark(c):
     """Train and measure; gives the result as a dict."""
     trainer = Trainer(c, c.warmup + c.steps)
@@ -137,11 +151,8 @@ def benchmark(c):
         first_loss = trainer.step(t, batches)
         if t == 0:
             first = (first_loss.item(), time.perf_counter() - started)
-    if c.device == "cuda":
-        torch.cuda.synchronize()
     if c.gate:
-        print("ready", flush=True)
-        sys.stdin.readline()
+        wait_for_turn(trainer, batches, c)
     watch = Stopwatch(c.device)
     watch.mark()
     for t in range(c.warmup, c.warmup + c.steps):

@@ -4,6 +4,7 @@
 #
 #   tests/device/run.sh ARCHIVE LOGS PART…
 #     tests      every operator, then whole programs, against the CPU
+#     test_backends_program   and the like: one of those
 #     memcheck racecheck initcheck synccheck   compute-sanitizer on operators
 #     check      experiments/check.lua
 #     bench      experiments/bench.lua with $BENCH: ours beside PyTorch
@@ -65,6 +66,10 @@ for part in "$@"; do
       part "$t" 150 "build/release/tests/$t"
       summary "$t"
     done
+    ;;
+  test_backends*)
+    part "$part" 150 "build/release/tests/$part"
+    summary "$part"
     ;;
   memcheck | racecheck | initcheck | synccheck) sanitize "$part" ;;
   check)
