@@ -17,7 +17,8 @@ local LOOK = 1 -- seconds between looks at the folder
 -- A dashboard over the folder `path`. sweep: shown while there is no journal.
 function dashboard.new(path, sweep)
   return setmetatable({ source = { folder = folder.open(path), sweep = sweep,
-    design = design.new(sweep and sweep.build) }, version = 0 }, dashboard)
+    design = design.new(sweep and sweep.build) }, version = 0, files = {} },
+    dashboard)
 end
 
 -- Read the folder if it changed since; whether it did.

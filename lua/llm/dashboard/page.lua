@@ -5,7 +5,7 @@ local host = require "host"
 local page = {}
 
 -- Where Debian and others keep Chart.js 3.
-local CHART_JS = { "/usr/share/javascript/chart.js/chart.min.js",
+page.CHART_JS = { "/usr/share/javascript/chart.js/chart.min.js",
   "/usr/share/javascript/chart.js/Chart.min.js",
   "/usr/share/nodejs/chart.js/dist/chart.min.js",
   "/usr/share/nodejs/chart.js/dist/Chart.min.js" }
@@ -25,7 +25,7 @@ end
 
 -- The text of Chart.js, or nil and which package brings it.
 function page.chart_js()
-  for _, path in ipairs(CHART_JS) do
+  for _, path in ipairs(page.CHART_JS) do
     local text = host.file.read(path)
     -- Version 2, which some systems still have, draws nothing here.
     if text and text:find("v3.", 1, true) then return text end
