@@ -15,6 +15,7 @@
 ---@class host
 ---@field clock fun(): number Seconds that only grow.
 ---@field crc32 fun(text: string): string CRC-32 of a string, 8 hexadecimal digits.
+---@field crc32c fun(text: string): integer CRC-32C (Castagnoli) of a string.
 ---@field date fun(seconds?: number): string Local date and time in ISO 8601.
 ---@field disk fun(path?: string): table|nil, string?, string? free and total bytes of the disk that holds a path.
 ---@field fetch fun(options: host.fetch.options): userdata|nil, string?, string? Start a GET. Redirects are followed, never from https to http; proxies come from the usual variables. Needs libcurl.

@@ -144,6 +144,13 @@ static int host_crc32(lua_State *L) {
   return 1;
 }
 
+static int host_crc32c(lua_State *L) {
+  size_t size;
+  const char *data = check_text(L, "host.crc32c", &size);
+  lua_pushinteger(L, lh_crc32c(0, data, size));
+  return 1;
+}
+
 static int host_fnv1a64(lua_State *L) {
   size_t size;
   char text[24];
@@ -229,6 +236,8 @@ static const lh_function functions[] = {
      NULL},
     {"crc32", host_crc32, "(text: string): string",
      "CRC-32 of a string, 8 hexadecimal digits.", NULL},
+    {"crc32c", host_crc32c, "(text: string): integer",
+     "CRC-32C (Castagnoli) of a string.", NULL},
     {"fnv1a64", host_fnv1a64, "(text: string): string",
      "FNV-1a hash of a string, 16 hexadecimal digits.", NULL},
     {"size", host_size,

@@ -1,4 +1,4 @@
-/* CRC-32 (eight bytes at a time, "slicing-by-8") and FNV-1a. */
+/* CRC-32 (eight bytes at a time, "slicing-by-8"), CRC-32C and FNV-1a. */
 #include "hash.h"
 
 #include <pthread.h>
@@ -7,7 +7,14 @@
 static uint32_t table[8][256];
 static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 
+static uint32_t castagnoli[256];
+
 static void fill_table(void) {
+  for (uint32_t i = 0; i < 256; i++) {
+    uint32_t c = i;
+    for (int k = 0; k < 8; k++) c = c & 1 ? 0x82F63B78u ^ (c >> 1) : c >> 1;
+    castagnoli[i] = c;
+  }
   for (uint32_t i = 0; i < 256; i++) {
     uint32_t c = i;
     for (int k = 0; k < 8; k++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
@@ -39,6 +46,14 @@ uint32_t lh_crc32(uint32_t crc, const void *data, size_t size) {
   crc = ~crc;
   for (; size >= 8; size -= 8, p += 8) crc = crc_eight(crc, p);
   for (; size > 0; size--, p++) crc = table[0][(crc ^ *p) & 255] ^ (crc >> 8);
+  return ~crc;
+}
+
+uint32_t lh_crc32c(uint32_t crc, const void *data, size_t size) {
+  const unsigned char *p = data;
+  pthread_once(&table_once, fill_table);
+  crc = ~crc;
+  for (; size > 0; size--) crc = castagnoli[(crc ^ *p++) & 255] ^ (crc >> 8);
   return ~crc;
 }
 

@@ -1,15 +1,16 @@
 -- What a sweep says: one timestamped text on standard output and in the log,
--- and one progress line on standard error.
+-- and one progress line on standard error. Under --json standard output is the
+-- document's alone, and all of this goes to standard error.
 local host = require "host"
 
 local console = {}
 console.__index = console
 
 -- A console that also appends to the log at `path` (nil: output only).
--- quiet: nothing on standard output (--json).
-function console.open(path, quiet)
-  return setmetatable({ path = path, quiet = quiet, color = "plain" },
-    console)
+-- json: standard output belongs to a JSON document.
+function console.open(path, json)
+  return setmetatable({ path = path, fd = json and 2 or 1,
+    stream = json and io.stderr or io.stdout }, console)
 end
 
 local COLORS = { good = "green", bad = "red", warn = "yellow",
@@ -22,12 +23,11 @@ function console:say(text, mood)
   local log = {}
   for line in (text .. "\n"):gmatch "(.-)\n" do
     log[#log + 1] = stamp .. "  " .. line .. "\n"
-    if not self.quiet then
-      local shown = mood and host.terminal.color(COLORS[mood], line) or line
-      io.stdout:write(stamp:sub(12), "  ", shown, "\n")
-    end
+    local shown = mood and host.terminal.color(COLORS[mood], line, self.fd)
+      or line
+    self.stream:write(stamp:sub(12), "  ", shown, "\n")
   end
-  io.stdout:flush()
+  self.stream:flush()
   if self.path then host.file.append(self.path, table.concat(log)) end
 end
 
@@ -38,10 +38,8 @@ end
 -- A table without time stamps on the terminal, so that it keeps to 80 columns.
 function console:table(lines)
   host.terminal.progress()
-  if not self.quiet then
-    io.stdout:write(table.concat(lines, "\n"), "\n")
-    io.stdout:flush()
-  end
+  self.stream:write(table.concat(lines, "\n"), "\n")
+  self.stream:flush()
   if self.path then
     host.file.append(self.path, table.concat(lines, "\n") .. "\n")
   end

@@ -175,7 +175,8 @@ local function train(sweep, run, assignment, decided)
   decided.guard_seconds = guard(run.e, decided)
   local t = setmetatable({ e = run.e, program = p, state = state,
     loader = run.loader, validation = run.validation,
-    metrics = metrics.open(assignment.run, state.step),
+    metrics = metrics.open(assignment.run, state.step,
+      run.e.train.tensorboard),
     run = assignment.run, decided = decided, hooks = sweep.hooks,
     budget = run.budget, configuration = assignment.configuration,
     driver = sampler:over(state) }, trainer)

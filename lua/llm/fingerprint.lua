@@ -8,6 +8,7 @@ local fingerprint = {}
 -- Keys that may change between a start and its continuation.
 local FREE = { out = true, only = true, ["train.hang_seconds"] = true,
   ["train.checkpoint_seconds"] = true, ["data.cache"] = true,
+  ["train.tensorboard"] = true,
   description = true, notes = true }
 
 local function text_of(v)

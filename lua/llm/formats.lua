@@ -98,10 +98,12 @@ end
 
 -- Measure and print; the hook on_finish of experiments/quantize.lua.
 function formats.report(sweep, name, tokens)
-  print(("\nEvery format on the linear weights of %s, rounded after "
-    .. "training:"):format(name))
+  local json = host.options.json or sweep.config.flags.json
+  local out = json and io.stderr or io.stdout
+  out:write(("\nEvery format on the linear weights of %s, rounded after "
+    .. "training:\n"):format(name))
   local measured = formats.measure(sweep, name, tokens)
-  for _, line in ipairs(formats.lines(measured)) do print(line) end
+  out:write(table.concat(formats.lines(measured), "\n"), "\n")
 end
 
 return formats

@@ -1,5 +1,7 @@
--- A run's measurements: metrics.jsonl and metrics.csv, appended by the child.
+-- A run's measurements, appended by the child: metrics.jsonl, metrics.csv, and
+-- TensorBoard's event file.
 local host = require "host"
+local tensorboard = require "llm.tensorboard"
 
 local metrics = {}
 metrics.__index = metrics
@@ -39,7 +41,8 @@ local function must(ok, message, code)
 end
 
 -- Metrics of the run in `folder`, keeping what was recorded up to `step`.
-function metrics.open(folder, step)
+-- events: for TensorBoard, too.
+function metrics.open(folder, step, events)
   local self = setmetatable({ folder = folder, json = {}, csv = {} }, metrics)
   local json, rows = {}, { table.concat(COLUMNS, ",") .. "\n" }
   for _, record in ipairs(step > 0 and metrics.read(folder) or {}) do
@@ -50,12 +53,18 @@ function metrics.open(folder, step)
   end
   must(host.file.write(folder .. "/metrics.jsonl", table.concat(json)))
   must(host.file.write(folder .. "/metrics.csv", table.concat(rows)))
+  if events then
+    local board, message, code = tensorboard.open(folder, step)
+    must(board, message, code)
+    self.board = board
+  end
   return self
 end
 
 function metrics:add(record)
   self.json[#self.json + 1] = host.json.encode(record) .. "\n"
   self.csv[#self.csv + 1] = csv(record)
+  if self.board then self.board:add(record) end
 end
 
 -- Everything added so far reaches the files. Raises (code disk) when not.
@@ -65,6 +74,7 @@ function metrics:flush()
     table.concat(self.json)))
   must(host.file.append(self.folder .. "/metrics.csv",
     table.concat(self.csv)))
+  if self.board then must(self.board:flush()) end
   self.json, self.csv = {}, {}
 end
 

@@ -69,16 +69,21 @@ local function environment_date(s)
   return s.sweep and s.sweep.environment and s.sweep.environment.date
 end
 
--- Write the results alone, as an interrupted sweep leaves them.
+-- Write the results alone, as an interrupted sweep leaves them; gives them, {}
+-- when there are none.
 function output.write_results(out)
-  local list = results.read(out)
+  local list = host.file.exists(out .. "/journal.jsonl") and results.read(out)
   if list then
     host.file.write(out .. "/experiment_results.json", results.encode(list))
   end
+  return list or {}
 end
 
--- The results as JSON on standard output.
-function output.print(list) io.stdout:write(results.encode(list)) end
+-- The results as one JSON document on standard output.
+function output.print(list)
+  io.stdout:write(results.encode(list))
+  io.stdout:flush()
+end
 
 -- Write results, report and plots of the folder `out`; tell `con`. Gives the
 -- results.

@@ -133,19 +133,24 @@ local function exit_code(sweep, boss)
   return bad > 0 and EXIT.failed or 0
 end
 
+-- The end of a sweep; gives its results.
 local function finish(sweep, boss, con, began)
   if boss.stopping then
-    output.write_results(sweep.out)
+    local list = output.write_results(sweep.out)
     con:say("stopped; the same command continues", "warn")
-    return
+    return list
   end
   boss:write { type = "common",
     plans = common.plans(sweep, boss.state.experiments) }
   boss:write { type = "finish", seconds = host.clock() - began }
   local list = output.write(sweep.out, con)
   con:format("good", "total time %s", size.seconds(host.clock() - began))
-  if resume.flag(sweep, "json") then output.print(list) end
-  if sweep.hooks.on_finish then sweep.hooks.on_finish(sweep) end
+  return list
+end
+
+local function hooks(sweep, boss)
+  local f = sweep.hooks.on_finish
+  if f and not boss.stopping then f(sweep) end
 end
 
 -- Run, or continue, the sweep; gives the exit code.
@@ -160,10 +165,16 @@ return function(sweep)
   local con = console.open(sweep.out .. "/experiment_log.txt",
     resume.flag(sweep, "json"))
   for _, line in ipairs(sweep:overrides()) do con:say(line) end
-  if not checked(sweep, con) then return EXIT.failed end
+  local json = resume.flag(sweep, "json")
+  if not checked(sweep, con) then
+    if json then output.print(output.write_results(sweep.out)) end
+    return EXIT.failed
+  end
   local journal <close> = assert(host.journal.open(path))
   begin(sweep, s, journal, now)
   local boss = experiments(sweep, s, journal, con, now)
-  finish(sweep, boss, con, began)
+  local list = finish(sweep, boss, con, began)
+  if json then output.print(list) end
+  hooks(sweep, boss)
   return exit_code(sweep, boss)
 end

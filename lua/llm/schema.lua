@@ -121,6 +121,8 @@ local FIELDS = {
     { least = 0, most = 1000 } },
   { "train.from", "string", none,
     "folder of a Llama model as Hugging Face keeps it, to start from" },
+  { "train.tensorboard", "boolean", true,
+    "write an event file for TensorBoard beside the metrics" },
   { "train.hang_seconds", "number", 300,
     "without a sign of life before a run is ended", { least = 1 } },
   { "train.diverge", "number", 3,
