@@ -58,26 +58,53 @@ function narrate.event(c, ev, say)
   if tell then tell(c, ev, say) end
 end
 
--- The progress line of a step event; place = { index, count }.
+-- The progress of a step event in pieces { text, rank }: where there is not
+-- room for all, those of the highest rank go first. place = { index, count }.
 function narrate.progress(c, ev, place)
   local steps = c.steps or 0
   local left = steps > 0 and ev.step > 0
     and (steps - ev.step) * ev.seconds / ev.step or nil
-  return ("%d/%d %s  step %d/%d  loss %.3f  acc %.1f %%  ppl %s  lr %.2g  "
-    .. "%s tok/s  %s %s%s"):format(place.index, place.count, c.e.name,
-    ev.step, steps, ev.loss, 100 * (ev.accuracy or 0),
-    ev.perplexity and ("%.0f"):format(ev.perplexity) or "?", ev.lr or 0,
-    size.count(ev.tokens_per_second), size.bytes(ev.memory),
-    share(ev.memory, c.budget), left and ("  left %s, ends %s"):format(
-      size.seconds(left), host.date(host.time() + left):sub(12, 19)) or "")
+  local pieces = {
+    { ("%d/%d %s"):format(place.index, place.count, c.e.name), 1 },
+    { ("step %d/%d"):format(ev.step, steps), 1 },
+    { ("loss %.3f"):format(ev.loss), 2 },
+    { ("acc %.1f %%"):format(100 * (ev.accuracy or 0)), 6 },
+    { "ppl " .. (ev.perplexity and ("%.0f"):format(ev.perplexity) or "?"), 7 },
+    { ("lr %.2g"):format(ev.lr or 0), 8 },
+    { size.count(ev.tokens_per_second) .. " tok/s", 3 },
+    { ("%s %s"):format(size.bytes(ev.memory), share(ev.memory, c.budget)), 4 },
+  }
+  if ev.device_share then
+    pieces[#pieces + 1] = { ("device %.0f %%"):format(ev.device_share), 5 }
+  end
+  if left then
+    pieces[#pieces + 1] = { ("%s left (%s)"):format(size.seconds(left),
+      host.date(host.time() + left):sub(12, 19)), 1 }
+  end
+  return pieces
+end
+
+-- The same before a child's first step: what it does, and for how long.
+function narrate.waiting(c, place, seconds)
+  return { { ("%d/%d %s"):format(place.index, place.count, c.e.name), 1 },
+    { c.decided and "prepares to train" or "compiles, measures batch sizes",
+      2 }, { ("%d s"):format(seconds // 1), 1 } }
+end
+
+local MOODS = { skipped = "dim", interrupted = "warn" }
+
+-- The mood of a status word.
+function narrate.mood(status)
+  return status == "ok" and "good" or MOODS[status] or "bad"
 end
 
 -- The lines about a finished experiment.
 function narrate.finished(name, outcome, say)
   local r = outcome.result
+  if outcome.status == "skipped" then return end -- told of all together
   if outcome.status ~= "ok" then
     return say(("%s: %s: %s"):format(name, outcome.status,
-      tostring(outcome.error)), "bad")
+      tostring(outcome.error)), narrate.mood(outcome.status))
   end
   say(("%s: ok: loss %.4f, validation loss %s, peak %s of %s (%s), %s of "
     .. "training, %s tokens/s%s"):format(name, r.avg_loss,

@@ -12,6 +12,9 @@ local resume = require "llm.resume"
 local size = require "llm.size"
 local supervisor = require "llm.supervisor"
 
+-- Of a line of the check, by its first word.
+local CHECK_MOODS = { FAIL = "bad", warn = "warn" }
+
 local EXIT = { failed = 1, nothing_fits = 3, interrupted = 130 }
 
 -- train.steps = "equal": measure all of a model's variants, then give each the
@@ -91,7 +94,9 @@ end
 local function checked(sweep, con)
   con:stage(1, "check")
   local report = check.quick(sweep)
-  for _, line in ipairs(check.lines(report)) do con:say(line) end
+  for _, line in ipairs(check.lines(report)) do
+    con:say(line, CHECK_MOODS[line:sub(1, 4)])
+  end
   if report.failed and not resume.flag(sweep, "force") then
     con:say("the check failed; --force goes on all the same", "bad")
     return false
@@ -110,7 +115,11 @@ local function experiments(sweep, s, journal, con, now)
     boss:ended({ e = e }, { status = "skipped",
       error = "not named by only=" .. sweep.config.values.only })
   end
-  local done = #sweep.experiments - #jobs
+  if #skipped > 0 then
+    con:format("dim", "%d skipped: not named by only=%s", #skipped,
+      sweep.config.values.only)
+  end
+  local done = #sweep.experiments - #jobs - #skipped
   if done > 0 then
     con:format(nil, "%d of %d are finished already", done,
       #sweep.experiments)

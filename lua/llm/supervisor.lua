@@ -71,6 +71,7 @@ function supervisor:event(c, ev)
     self.state.experiments[c.e.name] = known
     self:pinned(c, ev.decided)
   elseif ev.event == "step" then
+    c.stepped = true
     self.console:progress(narrate.progress(c, ev, { index = c.e.index,
       count = self.count }))
   end
@@ -116,6 +117,15 @@ function supervisor:signals()
   end
 end
 
+-- The progress line of a child that has not come to its first step.
+function supervisor:wait_line(c)
+  local now = host.clock()
+  if c.stepped or now - (c.lined or 0) < 1 then return end
+  c.lined = now
+  self.console:progress(narrate.waiting(c, { index = c.e.index,
+    count = self.count }, now - c.began))
+end
+
 function supervisor:turn()
   local handles = {}
   for i, c in ipairs(self.running) do handles[i] = c.p end
@@ -126,6 +136,7 @@ function supervisor:turn()
     local over = c:listen(function(k, ev) self:event(k, ev) end,
       on_text(self))
     c:watch(host.clock())
+    self:wait_line(c)
     if over then
       self.free[#self.free + 1] = c.slot
       self:ended(c, c:finish())

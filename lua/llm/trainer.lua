@@ -111,6 +111,7 @@ end
 
 function trainer:monitor(step)
   local use, stats = self.driver:sample()
+  self.device_share = use and use.compute
   local share = stats.current / self.budget
   keep_last(self.state.monitoring, { step = step, memory_util = 100 * share,
     gpu_util = use and use.compute or nil,
@@ -137,7 +138,9 @@ function trainer:record(r)
   if host.clock() - (self.told or 0) > .25 or s.step == d.steps then
     self.told = host.clock()
     self.metrics:flush()
-    channel.send("step", record)
+    local told = { device_share = self.device_share }
+    for key, v in pairs(record) do told[key] = v end
+    channel.send("step", told)
   end
   self:hook("on_step", record)
 end
