@@ -1,4 +1,6 @@
-/* gpu.save and gpu.load: tensors to and from safetensors files. */
+/* gpu.save and gpu.load: tensors to and from safetensors files; gpu.write:
+ * tensors into files of any other format. */
+#include "../sys/file.h"
 #include "../sys/safetensors.h"
 
 #include <stdlib.h>
@@ -124,6 +126,66 @@ static int gpu_save(lua_State *L) {
   return 1;
 }
 
+/* --- writing ------------------------------------------------------------- */
+
+static void write_close(void *object) {
+  lh_file_writer_abort(*(lh_file_writer **)object);
+}
+static const lh_class write_class = {"gpu.write", NULL, write_close};
+
+/* A tensor's bytes, through `piece`. */
+static lk_status append_tensor(lh_file_writer *w, const lh_tensor *t,
+                               char *piece, lk_error *error) {
+  int64_t bytes = lk_tensor_bytes(&t->t);
+  for (int64_t at = 0; at < bytes; at += PIECE) {
+    int64_t size = bytes - at < PIECE ? bytes - at : PIECE;
+    if (t->context->backend->download(t->context, piece,
+                                      (const char *)t->t.data + at,
+                                      size) != LK_OK) {
+      *error = t->context->error;
+      return error->code;
+    }
+    LK_TRY(lh_file_writer_append(w, piece, size, error));
+  }
+  return LK_OK;
+}
+
+/* Append part `i` of the list at 2: a string or a tensor. */
+static lk_status append_part(lua_State *L, lh_file_writer *w, int64_t i,
+                             char *piece, lk_error *error) {
+  size_t size;
+  lua_rawgeti(L, 2, i);
+  const lh_tensor *t = lh_tensor_test(L, -1);
+  if (!t && lua_type(L, -1) != LUA_TSTRING)
+    lh_raise(L, LK_ARGUMENT, "gpu.write: part %d must be a string or a tensor, "
+             "got %s", (int)i, lh_show(L, -1));
+  const char *text = t ? NULL : lua_tolstring(L, -1, &size);
+  lk_status status = t ? append_tensor(w, t, piece, error)
+                       : lh_file_writer_append(w, text, (int64_t)size, error);
+  lua_pop(L, 1);
+  return status;
+}
+
+static int gpu_write(lua_State *L) {
+  lk_error error = {0};
+  const char *path = check_text(L, 1, "gpu.write: the path");
+  luaL_checktype(L, 2, LUA_TTABLE);
+  lua_settop(L, 2);
+  char *piece = lua_newuserdatauv(L, PIECE, 0);
+  lh_file_writer **w = lh_object_new(L, &write_class, sizeof *w);
+  lk_status status = lh_file_writer_open(w, path, &error);
+  for (int64_t i = 1; i <= (int64_t)lua_rawlen(L, 2) && status == LK_OK; i++)
+    status = append_part(L, *w, i, piece, &error);
+  if (status == LK_OK)
+    status = lh_file_writer_commit(*w, &error);
+  else
+    lh_file_writer_abort(*w);
+  *w = NULL;
+  if (status != LK_OK) return lh_world_error(L, &error);
+  lua_pushboolean(L, 1);
+  return 1;
+}
+
 /* --- loading ------------------------------------------------------------- */
 
 static void load_close(void *object) { lh_safetensors_close(object); }
@@ -209,9 +271,15 @@ static const lh_function functions[] = {
      "The tensors of a safetensors file on the current device, and its "
      "metadata; nil, message, code when it is damaged or cannot be read.",
      NULL},
+    {"write", gpu_write,
+     "(path: string, parts: (string|gpu.tensor)[]): boolean|nil, string?, "
+     "string?",
+     "Write strings and the bytes of tensors one after the other as a file, "
+     "atomically; nil, message, code when the disk refuses.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 void lh_add_safetensors(lua_State *L) {
+  lh_class_new(L, &write_class);
   lh_class_new(L, &load_class);
   lh_register(L, "gpu", functions);
 }

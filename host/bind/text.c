@@ -206,6 +206,19 @@ static int tokenizer_save(lua_State *L) {
   return 1;
 }
 
+static int tokenizer_json(lua_State *L) {
+  lh_tokenizer *t = lh_tokenizer_check(L, 1);
+  int64_t size;
+  char *text;
+  lk_error e;
+  void **box = lh_box_new(L);
+  lk_status status = lh_tokenizer_json(t, &text, &size, &e);
+  *box = text;
+  lh_check(L, status, &e);
+  lua_pushlstring(L, text, (size_t)size);
+  return 1;
+}
+
 static int tokenizer_hash(lua_State *L) {
   char text[20];
   snprintf(text, sizeof text, "%016llx",
@@ -250,6 +263,8 @@ static const lh_function tokenizer_methods[] = {
     {"count", tokenizer_count, "(): integer", "Ids of the vocabulary.", NULL},
     {"save", tokenizer_save, "(path: string): true|nil, string?, string?",
      "Write tokenizer.json, as Hugging Face's tokenizers read it.", NULL},
+    {"json", tokenizer_json, "(): string",
+     "The text of tokenizer.json, as save writes it.", NULL},
     {"hash", tokenizer_hash, "(): string",
      "16 hexadecimal digits that differ when any encoding could.", NULL},
     {"token", tokenizer_token, "(id: integer): string, boolean",

@@ -38,7 +38,8 @@ local FOLD = {
 }
 
 local function strip(v)
-  if type(v) ~= "table" then return v ~= host.json.null and v or nil end
+  if v == host.json.null then return nil end
+  if type(v) ~= "table" then return v end
   local out = {}
   for key, x in pairs(v) do
     if x ~= host.json.null then out[key] = strip(x) end
