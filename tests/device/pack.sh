@@ -27,14 +27,15 @@ for f in llmhost llmhost_cuda.so chart.so; do
 done
 for t in $tests; do strip -o "$out/tests/$t" "build/release/tests/$t"; done
 ln -s release/llmhost "$room/build/llmhost"
-git ls-files lua experiments plots tests | grep -vE '\.(c|h)$' |
+git ls-files -co --exclude-standard lua experiments plots tests |
+  grep -vE '\.(c|h)$' |
   tar -cf - -T - | tar -C "$room" -xf -
 cp Makefile README.md "$room"
 # All libraries but the C library's own, which come with its loader, and CUDA's.
 for f in llmhost chart.so; do
   [ ! -e "build/release/$f" ] || ldd "build/release/$f"
 done | awk '$3 ~ /^\// { print $3 }' | sort -u |
-  grep -Ev '/(libc|libm|libdl|libpthread|librt|libstdc\+\+|libgcc_s)\.so' |
+  grep -Ev '/(libc|libm|libdl|libpthread|librt|libresolv|libstdc\+\+|libgcc_s)\.so' |
   xargs -I{} cp -L {} "$out/lib"
 for cjson in /usr/lib/*/lua/5.4/cjson.so; do cp -L "$cjson" "$out"; done
 
