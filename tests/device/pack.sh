@@ -35,7 +35,7 @@ cp Makefile README.md "$room"
 for f in llmhost chart.so; do
   [ ! -e "build/release/$f" ] || ldd "build/release/$f"
 done | awk '$3 ~ /^\// { print $3 }' | sort -u |
-  grep -Ev '/(libc|libm|libdl|libpthread|librt|libresolv|libstdc\+\+|libgcc_s)\.so' |
+  grep -Ev '/lib(c|m|dl|pthread|rt|resolv|stdc\+\+|gcc_s)\.so' |
   xargs -I{} cp -L {} "$out/lib"
 for cjson in /usr/lib/*/lua/5.4/cjson.so; do cp -L "$cjson" "$out"; done
 
