@@ -139,6 +139,7 @@
   // A cell that a spreadsheet would run as a formula is kept as text.
   function cell(value) {
     if (value === null || value === undefined) return "";
+    if (typeof value === "number") return String(+value.toPrecision(12));
     if (typeof value !== "string") return String(value);
     const text = /^[=+\-@\t\r]/.test(value) ? "'" + value : value;
     return /[",\r\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;

@@ -69,10 +69,17 @@
 
   const heads = () => columns().map((c) => c.title);
 
+  // Columns whose text says more than their value.
+  const WHOLE = new Set(["shape", "batch"]);
+
   function asCsv() {
+    const cell = (row, c) => {
+      if (row.values[c.key] === undefined && !row.texts[c.key]) return null;
+      return typeof row.values[c.key] === "number" && !WHOLE.has(c.key)
+        ? row.values[c.key] : text(row, c);
+    };
     return D.csv([heads(), ...rows().map((row) => columns().map((c) =>
-      typeof row.values[c.key] === "number" && !["shape", "batch"]
-        .includes(c.key) ? row.values[c.key] : text(row, c)))]);
+      cell(row, c)))]);
   }
 
   function asJson() {

@@ -75,7 +75,9 @@ local function options(self, chromium)
         "--hide-scrollbars", "--force-device-scale-factor=1",
         "--user-data-dir=" .. self.folder .. "/profile" },
       prefs = { ["download.default_directory"] = self.downloads,
-        ["download.prompt_for_download"] = false } } } } }
+        ["download.prompt_for_download"] = false,
+        ["profile.default_content_setting_values.automatic_downloads"] = 1,
+      } } } } }
 end
 
 -- A browser with an empty profile below `folder`; leaves the case as skipped
@@ -143,6 +145,8 @@ function browser:click(selector)
   local element = self:session("/element", { using = "css selector",
     value = selector })
   local _, id = next(element)
+  self:js("document.querySelector(arguments[0]).scrollIntoView({ block: "
+    .. "'center' })", selector)
   self:session("/element/" .. id .. "/click")
 end
 
