@@ -2,24 +2,27 @@
 -- transformers loads, or a GGUF file that llama.cpp loads.
 --
 --   llmhost experiments/export.lua [MODEL] to=FOLDER | to=FILE.gguf [key=value]
---     MODEL        as sample.lua takes it; the newest checkpoint
---     dtype=f32    f32, bf16 or f16: how the weights are written
---     tokenizer=   where tokenizer.json is, when the results do not say
+--
+-- MODEL is what sample.lua takes; the newest checkpoint here.
 local export = require "llm.export"
+local fail = require "llm.fail"
 local host = require "host"
+local keys = require "llm.keys"
 local saved = require "llm.saved"
 local size = require "llm.size"
-local words = require "llm.words"
 
-local OPTIONS = {
-  { "to", "string" }, { "tokenizer", "string" },
-  { "dtype", "string", "f32", { "f32", "bf16", "f16" } },
-}
+local o, rest = keys.read({
+  { "to", "string", nil, "a folder, or a file that ends in .gguf" },
+  { "dtype", "string", "f32", "how the weights are written",
+    { words = { "f32", "bf16", "f16" } } },
+  { "tokenizer", "string", nil,
+    "tokenizer.json, when the results do not say where it is" },
+}, { words = { { "MODEL",
+  "a folder, or the name of a run; the newest checkpoint" } } })
 
 local function main()
-  local o, rest = words.read("export", OPTIONS, 1)
   if not o.to or o.to == "" then
-    host.raise("usage", "export: where to? to=FOLDER or to=FILE.gguf")
+    fail.raise("usage", "export: where to? to=FOLDER or to=FILE.gguf")
   end
   local s = saved.open(rest[1])
   local path = export.write(s, o.to, o)

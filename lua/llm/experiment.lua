@@ -9,6 +9,7 @@ local driver = require "llm.driver"
 local fail = require "llm.fail"
 local gpu = require "gpu"
 local host = require "host"
+local import = require "llm.import"
 local metrics = require "llm.metrics"
 local plan = require "llm.plan"
 local program = require "llm.program"
@@ -90,6 +91,10 @@ local function open_program(run, assignment, decided)
     channel.send("note", { text = "continues after step " .. state.step })
   else
     state = trainer.fresh_state()
+    if run.e.train.from then
+      import.into(p, run.e.train.from, run.e.shape)
+      channel.send("note", { text = "starts from " .. run.e.train.from })
+    end
   end
   return p, state
 end

@@ -135,16 +135,29 @@ end
 
 -- --- training on ---
 
+-- The value of a key of these on the command line, or nil.
+local function asked(...)
+  local text
+  for _, word in ipairs(host.options.args or {}) do
+    for _, key in ipairs { ... } do
+      if word:sub(1, #key + 1) == key .. "=" then text = word:sub(#key + 2) end
+    end
+  end
+  return text
+end
+
 -- What from=FOLDER on the command line of a script means for its sweep: a
 -- model's row and data's keys; nil without it.
 function import.requested()
-  local folder
-  for _, word in ipairs(host.options.args or {}) do
-    folder = word:match "^from=(.*)$" or word:match "^train%.from=(.*)$"
-      or folder
-  end
+  local folder = asked("from", "train.from")
   if not folder then return nil end
   local c = import.shape(folder)
+  if not import.tokenizer(folder) and not asked("tokenizer",
+    "data.tokenizer") then
+    fail.raise("usage", "from=%s: no tokenizer.json there, and another "
+      .. "tokenizer's ids would mean other words; name it: "
+      .. "data.tokenizer=PATH/tokenizer.json", folder)
+  end
   local row = { name = "imported" }
   for _, key in ipairs { "d_model", "n_layers", "n_heads", "n_kv_heads",
     "d_ff", "preset", "tied", "rope_base", "norm_eps" } do
