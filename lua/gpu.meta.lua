@@ -1,6 +1,42 @@
 -- Annotations of the module `gpu` for editors, written by lua/llm/stubs.lua.
 ---@meta gpu
 
+---@class gpu.tensor.options
+---@field dtype? string f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32
+---@field device? string cpu, cuda:0; the current one
+---@field [integer] any the first options, by position
+
+---@class gpu.zeros.options
+---@field dtype? string f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32
+---@field device? string cpu, cuda:0; the current one
+---@field [integer] any the first options, by position
+
+---@class gpu.ones.options
+---@field dtype? string f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32
+---@field device? string cpu, cuda:0; the current one
+---@field [integer] any the first options, by position
+
+---@class gpu.full.options
+---@field value? number everywhere; 0
+---@field dtype? string f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32
+---@field device? string cpu, cuda:0; the current one
+---@field [integer] any the first options, by position
+
+---@class gpu.arange.options
+---@field first? number the first value; 0
+---@field step? number from one to the next; 1
+---@field dtype? string f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32
+---@field device? string cpu, cuda:0; the current one
+---@field [integer] any the first options, by position
+
+---@class gpu.randn.options
+---@field seed? integer the same seed, the same numbers; the next of gpu.seed's
+---@field mean? number 0
+---@field std? number 1
+---@field dtype? string f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32
+---@field device? string cpu, cuda:0; the current one
+---@field [integer] any the first options, by position
+
 ---@class gpu.compile.options
 ---@field batch? integer sequences of a micro-batch; 1
 ---@field seq? integer positions of a sequence; 128
@@ -20,25 +56,25 @@
 ---@field [integer] any the first options, by position
 
 ---@class gpu
----@field arange fun(shape: table): gpu.tensor first, first + step, …: gpu.arange{5, first = 0, step = 1}.
+---@field arange fun(shape: gpu.arange.options): gpu.tensor first, first + step, …: gpu.arange{5, first = 0, step = 1}.
 ---@field compile fun(model: gpu.layer, options: gpu.compile.options): gpu.program Turn a layer tree into a planned program.
 ---@field cuda fun(): table|nil, string? What the CUDA plugin is: toolkit, runtime, driver (versions), cublaslt, architectures; nil and the reason where there is none.
 ---@field device fun(name?: string): string Make a device ("cpu", "cuda:0") the current one; returns its name.
 ---@field devices fun(): table[] Every device: name (for gpu.device), backend, model, capability, memory and free in bytes.
----@field full fun(shape: table): gpu.tensor `value` everywhere; options value, dtype, device.
+---@field full fun(shape: gpu.full.options): gpu.tensor `value` everywhere: gpu.full{2, 3, value = 7}.
 ---@field grad fun(f: function, tensors: gpu.tensor[]): gpu.tensor[], gpu.tensor Gradients of the sum of f(tensors…) by the operators' own rules, and f's value.
 ---@field load fun(path: string): table<string, gpu.tensor>|nil, table|string, string? The tensors of a safetensors file on the current device, and its metadata; nil, message, code when it is damaged or cannot be read.
----@field ones fun(shape: table): gpu.tensor Ones of the given shape; options dtype, device.
+---@field ones fun(shape: gpu.ones.options): gpu.tensor Ones of the given shape.
 ---@field operators fun(): string[] The names of all operators, in the order of their list.
 ---@field peaks fun(): table What the current device attains, measured: flops of a large product in dtype, bandwidth in bytes a second of a large copy.
----@field randn fun(shape: table): gpu.tensor Normal numbers; options seed, mean, std, dtype, device.
+---@field randn fun(shape: gpu.randn.options): gpu.tensor Normal numbers.
 ---@field save fun(path: string, tensors: table<string, gpu.tensor>, metadata?: table<string, string>): boolean|nil, string?, string? Write tensors as a safetensors file, atomically; nil, message, code when the disk refuses.
 ---@field seed fun(seed: integer) Seed the random numbers of tensors made from now on.
----@field tensor fun(values: table): gpu.tensor A tensor of nested tables of numbers; options dtype, device.
+---@field tensor fun(values: gpu.tensor.options): gpu.tensor A tensor of nested tables of numbers.
 ---@field utilization fun(now?: boolean): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; up to half a second old unless `now`; nil and the reason where it cannot be known.
 ---@field version table version, build, compiler, blas, isa, backends; as a string, the version.
 ---@field write fun(path: string, parts: (string|gpu.tensor)[]): boolean|nil, string?, string? Write strings and the bytes of tensors one after the other as a file, atomically; nil, message, code when the disk refuses.
----@field zeros fun(shape: table): gpu.tensor Zeros of the given shape; options dtype, device.
+---@field zeros fun(shape: gpu.zeros.options): gpu.tensor Zeros of the given shape: gpu.zeros{2, 3}.
 ---@field memory gpu.memory
 ---@field nn gpu.nn
 ---@field optim gpu.optim
@@ -216,6 +252,9 @@
 ---@field rate fun(schedule: gpu.schedule, step: integer): number A schedule's factor at a step, from 1.
 ---@field sgd fun(options?: gpu.optim.sgd.options): gpu.optimizer Stochastic gradient descent with momentum.
 
+---@class gpu.optimizer
+---@field close fun(self: gpu.optimizer) Free what it holds now rather than when it is collected.
+
 ---@class gpu.program.generator.options
 ---@field context? integer positions that the cache has room for; the program's seq
 ---@field batch? integer sequences that grow side by side; 1
@@ -239,7 +278,7 @@
 ---@field bytes fun(self: gpu.program): table Least traffic of a micro-batch and of the update.
 ---@field close fun(self: gpu.program) Free what it holds now rather than when it is collected.
 ---@field count fun(self: gpu.program): table Elements: {parameters, quantized, quantizable, muon, adamw, sgd} and the parameters' names.
----@field evaluate fun(self: gpu.program, loader: host.loader, tokens?: integer): table Loss, perplexity and accuracy without dropout, also of (x, y).
+---@field evaluate fun(self: gpu.program, loader: host.text.loader, tokens?: integer): table Loss, perplexity and accuracy without dropout, also of (x, y).
 ---@field flops fun(self: gpu.program): table Work of a micro-batch as executed, of the update, and the model's 6N + 6LdT.
 ---@field generate fun(self: gpu.program, ids: integer[], options?: gpu.program.generate.options): integer[] New ids after these.
 ---@field generator fun(self: gpu.program, options?: gpu.program.generator.options): gpu.generator The model with a cache of keys and values, to feed ids and draw new ones.
@@ -252,7 +291,7 @@
 ---@field profile fun(self: gpu.program, options?: {steps: integer}): table Time, rates and speed-of-light share of every instruction; back at step 0 afterwards.
 ---@field reset fun(self: gpu.program): gpu.program Initial weights and empty optimizer state.
 ---@field save fun(self: gpu.program, folder: string): boolean Write model.safetensors and training.safetensors; nil, message, code on failure.
----@field step fun(self: gpu.program, loader: host.loader, step?: integer): table One optimizer step from a loader, or p:step(x, y, step?): {loss, accuracy, grad_norm, lr, tokens, finite, seconds}.
+---@field step fun(self: gpu.program, loader: host.text.loader, step?: integer): table One optimizer step from a loader, or p:step(x, y, step?): {loss, accuracy, grad_norm, lr, tokens, finite, seconds}.
 ---@field time fun(self: gpu.program, options?: {micro_steps: integer}): table Median seconds of a warmed micro-step and of an update; then the program is back at step 0.
 
 ---@class gpu.quant.nf4.options
@@ -327,6 +366,9 @@
 ---@field shape integer[] Of the values.
 ---@field state fun(self: gpu.quantized, name?: string, dtype?: string): table<string, gpu.tensor>, string The entries of bitsandbytes' state dict for a weight called name ("weight"), ready for gpu.save, and their JSON; dtype is what readers compute in ("f32"). For nf4 and fp4.
 ---@field tensor_scale gpu.tensor One scale of it all, or nil.
+
+---@class gpu.schedule
+---@field close fun(self: gpu.schedule) Free what it holds now rather than when it is collected.
 
 ---@class gpu.tensor.allclose.options
 ---@field rtol? number relative to |b|; 1e-5

@@ -63,7 +63,7 @@
 ---@field write fun(path: string, data: string): true|nil, string?, string? Replace a file atomically and durably; on failure the old one stays.
 
 ---@class host.journal
----@field open fun(path: string): userdata|nil, string?, string? Open a journal for appending; a torn last line is cut off.
+---@field open fun(path: string): host.journal.object|nil, string?, string? Open a journal for appending; a torn last line is cut off.
 ---@field read fun(path: string): table[]|nil, table|string, string? The records, and what is wrong: torn, damaged line numbers, gaps.
 
 ---@class host.journal.object
@@ -106,7 +106,7 @@
 ---@field poll fun(processes: table, seconds?: number): table Those with something to read or an end to collect.
 ---@field reset_peak fun(): boolean Start the peak again from what is resident.
 ---@field signal fun(pid: integer, start: integer, signal?: string): boolean Send a signal to any process, if it still is the one that started then.
----@field spawn fun(command: host.process.spawn.options): userdata|nil, string?, string? Start a program: { "name", "word", …, options }.
+---@field spawn fun(command: host.process.spawn.options): host.process.object|nil, string?, string? Start a program: { "name", "word", …, options }.
 ---@field start_time fun(pid: integer): integer|nil When a process started: with its id, a name for good.
 
 ---@class host.process.object
@@ -184,11 +184,11 @@
 ---@field [integer] any the first options, by position
 
 ---@class host.text
----@field corpus fun(options: host.text.corpus.options): userdata|nil, string?, string? Documents in memory, some held out whole for validation.
----@field loader fun(tokens: userdata, options?: host.text.loader.options): userdata|nil, string?, string? Batches from tokens, in an order that seed and step decide.
+---@field corpus fun(options: host.text.corpus.options): host.text.corpus|nil, string?, string? Documents in memory, some held out whole for validation.
+---@field loader fun(tokens: host.text.tokens, options?: host.text.loader.options): host.text.loader|nil, string?, string? Batches from tokens, in an order that seed and step decide.
 ---@field prepare fun(options?: host.text.prepare.options): table|nil, string?, string? From a source to training and validation tokens, through the cache: tokenizer, train, validation, key, counts, paths, messages.
----@field tokenizer fun(options: host.text.tokenizer.options): userdata|nil, string?, string? A byte-level BPE tokenizer: learned from a corpus, or read.
----@field tokens fun(options: host.text.tokens.options): userdata|nil, string?, string? Token ids: opened from a file, or a corpus encoded.
+---@field tokenizer fun(options: host.text.tokenizer.options): host.text.tokenizer|nil, string?, string? A byte-level BPE tokenizer: learned from a corpus, or read.
+---@field tokens fun(options: host.text.tokens.options): host.text.tokens|nil, string?, string? Token ids: opened from a file, or a corpus encoded.
 
 ---@class host.text.corpus
 ---@field bytes fun(self: host.text.corpus): integer Bytes of all documents.
@@ -243,7 +243,7 @@
 ---@field [integer] any the first options, by position
 
 ---@class host.web
----@field serve fun(options: host.web.serve.options): userdata|nil, string?, string? A web server on the loopback address that answers GET and HEAD of its own pages with what the handler gives.
+---@field serve fun(options: host.web.serve.options): host.web.object|nil, string?, string? A web server on the loopback address that answers GET and HEAD of its own pages with what the handler gives.
 
 ---@class host.web.object
 ---@field close fun(self: host.web.object) Free what it holds now rather than when it is collected.

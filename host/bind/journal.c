@@ -143,7 +143,7 @@ static const lh_class journal_class = {
     .name = "host.journal", .methods = methods, .close = close_journal};
 
 static const lh_function functions[] = {
-    {"open", journal_open, "(path: string): userdata|nil, string?, string?",
+    {"open", journal_open, "(path: string): host.journal|nil, string?, string?",
      "Open a journal for appending; a torn last line is cut off.", NULL},
     {"read", journal_read, "(path: string): table[]|nil, table|string, string?",
      "The records, and what is wrong: torn, damaged line numbers, gaps.",

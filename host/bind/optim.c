@@ -3,8 +3,9 @@
 
 #include "gpu.h"
 
-const lh_class lh_optimizer_class = {"gpu.optimizer", NULL, NULL};
-static const lh_class schedule_class = {"gpu.schedule", NULL, NULL};
+static const lh_function no_methods[] = {{NULL, NULL, NULL, NULL, NULL}};
+const lh_class lh_optimizer_class = {"gpu.optimizer", no_methods, NULL};
+static const lh_class schedule_class = {"gpu.schedule", no_methods, NULL};
 
 const lk_optimizer *lh_optimizer_check(lua_State *L, int index) {
   return lh_object_check(L, index, &lh_optimizer_class);

@@ -372,7 +372,8 @@ static int process_signal(lua_State *L) {
 }
 
 static const lh_function functions[] = {
-    {"spawn", process_spawn, "(command: table): userdata|nil, string?, string?",
+    {"spawn", process_spawn,
+     "(command: table): host.process|nil, string?, string?",
      "Start a program: { \"name\", \"word\", …, options }.", spawn_list},
     {"poll", process_poll, "(processes: table, seconds?: number): table",
      "Those with something to read or an end to collect.", NULL},

@@ -379,11 +379,11 @@ static const lh_function methods[] = {
     {"open", program_open, "(self): gpu.program",
      "Allocate and initialize now rather than at the first step.", NULL},
     {"step", program_step,
-     "(self, loader: host.loader, step?: integer): table",
+     "(self, loader: host.text.loader, step?: integer): table",
      "One optimizer step from a loader, or p:step(x, y, step?): {loss, "
      "accuracy, grad_norm, lr, tokens, finite, seconds}.", NULL},
     {"evaluate", program_evaluate,
-     "(self, loader: host.loader, tokens?: integer): table",
+     "(self, loader: host.text.loader, tokens?: integer): table",
      "Loss, perplexity and accuracy without dropout, also of (x, y).", NULL},
     {"time", program_time, "(self, options?: {micro_steps: integer}): table",
      "Median seconds of a warmed micro-step and of an update; then the "

@@ -3,86 +3,95 @@
 
 #include "gpu.h"
 
-/* The string option `key` of the table at `index`, or NULL. */
-static const char *word_option(lua_State *L, int index, const char *key) {
-  const char *word = NULL;
-  if (lua_getfield(L, index, key) == LUA_TSTRING) word = lua_tostring(L, -1);
-  lua_pop(L, 1);  /* the table keeps the string */
-  return word;
+typedef struct made {
+  const char *dtype, *device;
+  double value, mean, std, first, step;
+  int64_t seed; /* -1: a new stream of gpu.seed's numbers */
+} made;
+
+#define FIELD(name) offsetof(made, name)
+#define PLACE                                                              \
+  {"dtype", LH_STRING, FIELD(dtype), 0, 0, NULL,                           \
+   "f32, bf16, f16, e4m3, i32, u32, i8 or u8; f32"},                       \
+      {"device", LH_STRING, FIELD(device), 0, 0, NULL,                     \
+       "cpu, cuda:0; the current one"},                                    \
+      {NULL, 0, 0, 0, 0, NULL, NULL}
+
+static const lh_option place_options[] = {PLACE};
+static const lh_option full_options[] = {
+    {"value", LH_NUMBER, FIELD(value), 0, 0, NULL, "everywhere; 0"}, PLACE};
+static const lh_option arange_options[] = {
+    {"first", LH_NUMBER, FIELD(first), 0, 0, NULL, "the first value; 0"},
+    {"step", LH_NUMBER, FIELD(step), 0, 0, NULL, "from one to the next; 1"},
+    PLACE};
+static const lh_option randn_options[] = {
+    {"seed", LH_INTEGER, FIELD(seed), 0, 9e18, NULL,
+     "the same seed, the same numbers; the next of gpu.seed's"},
+    {"mean", LH_NUMBER, FIELD(mean), 0, 0, NULL, "0"},
+    {"std", LH_NUMBER, FIELD(std), 0, 0, NULL, "1"},
+    PLACE};
+
+static made read_options(lua_State *L, const char *who,
+                         const lh_option *options) {
+  made m = {.std = 1, .step = 1, .seed = -1};
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lh_options(L, 1, who, options, -1, &m);
+  return m;
 }
 
-static double number_option(lua_State *L, int index, const char *key,
-                            double otherwise) {
-  lua_getfield(L, index, key);
-  double value = luaL_optnumber(L, -1, otherwise);
-  lua_pop(L, 1);
-  return value;
+static lk_context *context_of(lua_State *L, const made *m) {
+  return m->device ? lh_context_of(L, m->device) : lh_context(L);
 }
 
-static lk_context *device_option(lua_State *L, int index) {
-  const char *device = word_option(L, index, "device");
-  return device ? lh_context_of(L, device) : lh_context(L);
-}
-
-/* Keys of a maker's table beside its dimensions. */
-static void check_keys(lua_State *L, const char *who,
-                       const char *const *known) {
-  for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
-    if (lua_type(L, -2) != LUA_TSTRING) continue;
-    const char *key = lua_tostring(L, -2);
-    const char *const *k = known;
-    while (*k && strcmp(*k, key) != 0) k++;
-    if (*k) continue;
-    const char *near = lh_nearest(key, known);
-    lh_raise(L, LK_ARGUMENT, near ? "%s: unknown option '%s'; did you mean "
-             "'%s'?" : "%s: unknown option '%s'", who, key, near);
-  }
-}
-
-static lh_tensor *maker(lua_State *L, const char *who) {
-  static const char *const known[] = {"dtype", "device", "value", "seed",
-                                      "mean", "std", "first", "step", NULL};
+/* Push a tensor whose shape the table at 1 begins with. */
+static lh_tensor *maker(lua_State *L, const char *who, const made *m) {
   lk_shape shape = lh_check_shape(L, 1, who);
-  check_keys(L, who, known);
-  lk_dtype dtype = lh_check_dtype(L, word_option(L, 1, "dtype"), who);
-  return lh_tensor_new(L, device_option(L, 1), dtype, shape);
+  lk_dtype dtype = lh_check_dtype(L, m->dtype, who);
+  return lh_tensor_new(L, context_of(L, m), dtype, shape);
 }
 
-static int fill_maker(lua_State *L, const char *who, double value) {
-  lh_tensor *t = maker(L, who);
+static int fill_maker(lua_State *L, const char *who, const made *m,
+                      double value) {
+  lh_tensor *t = maker(L, who, m);
   lh_fill_by(L, t, (lk_call){.op = LK_OP_fill, .attr = {.value = value}});
   return 1;
 }
 
-static int gpu_zeros(lua_State *L) { return fill_maker(L, "gpu.zeros", 0); }
-static int gpu_ones(lua_State *L) { return fill_maker(L, "gpu.ones", 1); }
+static int gpu_zeros(lua_State *L) {
+  made m = read_options(L, "gpu.zeros", place_options);
+  return fill_maker(L, "gpu.zeros", &m, 0);
+}
+
+static int gpu_ones(lua_State *L) {
+  made m = read_options(L, "gpu.ones", place_options);
+  return fill_maker(L, "gpu.ones", &m, 1);
+}
 
 static int gpu_full(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  return fill_maker(L, "gpu.full", number_option(L, 1, "value", 0));
+  made m = read_options(L, "gpu.full", full_options);
+  return fill_maker(L, "gpu.full", &m, m.value);
 }
 
 static int gpu_arange(lua_State *L) {
-  lh_tensor *t = maker(L, "gpu.arange");
+  made m = read_options(L, "gpu.arange", arange_options);
+  lh_tensor *t = maker(L, "gpu.arange", &m);
   lh_fill_by(L, t, (lk_call){.op = LK_OP_arange,
-                          .attr = {.value = number_option(L, 1, "first", 0),
-                                   .scale = number_option(L, 1, "step", 1)}});
+                             .attr = {.value = m.first, .scale = m.step}});
   return 1;
 }
 
 static int gpu_randn(lua_State *L) {
-  lh_tensor *t = maker(L, "gpu.randn");
-  double seed = number_option(L, 1, "seed", -1);
-  uint64_t key = seed >= 0 ? (uint64_t)seed : lh_seed(L);
+  made m = read_options(L, "gpu.randn", randn_options);
+  lh_tensor *t = maker(L, "gpu.randn", &m);
+  uint64_t key = m.seed >= 0 ? (uint64_t)m.seed : lh_seed(L);
   uint32_t words[LK_CLOCK] = {(uint32_t)key, (uint32_t)(key >> 32)};
-  int64_t stream = seed >= 0 ? 0 : lh_next_stream(L);
+  int64_t stream = m.seed >= 0 ? 0 : lh_next_stream(L);
   lh_tensor *clock = lh_tensor_new(L, t->context, LK_U32,
                                    lk_shape_of(LK_CLOCK));
   lh_tensor_upload(L, clock, words);
   lk_call call = {.op = LK_OP_randn, .in = {clock->t},
-                  .attr = {.stream = stream,
-                           .scale = number_option(L, 1, "std", 1),
-                           .value = number_option(L, 1, "mean", 0)}};
+                  .attr = {.stream = stream, .scale = m.std,
+                           .value = m.mean}};
   lh_fill_by(L, t, call);
   lua_pop(L, 1);
   return 1;
@@ -133,8 +142,8 @@ static int64_t read_nested(lua_State *L, lk_shape shape, int depth,
 }
 
 static int gpu_tensor(lua_State *L) {
-  luaL_checktype(L, 1, LUA_TTABLE);
-  lk_dtype wish = lh_check_dtype(L, word_option(L, 1, "dtype"), "gpu.tensor");
+  made m = read_options(L, "gpu.tensor", place_options);
+  lk_dtype wish = lh_check_dtype(L, m.dtype, "gpu.tensor");
   lk_shape shape = nested_shape(L, 1);
   lk_dtype plain = wish == LK_I32 ? LK_I32 : LK_F32;
   int64_t count = lk_shape_count(shape);
@@ -142,7 +151,7 @@ static int gpu_tensor(lua_State *L) {
   lua_pushvalue(L, 1);
   read_nested(L, shape, 0, plain, values, 0);
   lua_pop(L, 1);
-  lh_tensor *t = lh_tensor_new(L, device_option(L, 1), plain, shape);
+  lh_tensor *t = lh_tensor_new(L, context_of(L, &m), plain, shape);
   lh_tensor_upload(L, t, values);
   if (wish == plain) return 1;
   lk_tensor preset = {.dtype = wish, .shape = shape};
@@ -152,17 +161,18 @@ static int gpu_tensor(lua_State *L) {
 
 static const lh_function makers[] = {
     {"tensor", gpu_tensor, "(values: table): gpu.tensor",
-     "A tensor of nested tables of numbers; options dtype, device.", NULL},
+     "A tensor of nested tables of numbers.", place_options},
     {"zeros", gpu_zeros, "(shape: table): gpu.tensor",
-     "Zeros of the given shape; options dtype, device.", NULL},
+     "Zeros of the given shape: gpu.zeros{2, 3}.", place_options},
     {"ones", gpu_ones, "(shape: table): gpu.tensor",
-     "Ones of the given shape; options dtype, device.", NULL},
+     "Ones of the given shape.", place_options},
     {"full", gpu_full, "(shape: table): gpu.tensor",
-     "`value` everywhere; options value, dtype, device.", NULL},
+     "`value` everywhere: gpu.full{2, 3, value = 7}.", full_options},
     {"arange", gpu_arange, "(shape: table): gpu.tensor",
-     "first, first + step, …: gpu.arange{5, first = 0, step = 1}.", NULL},
+     "first, first + step, …: gpu.arange{5, first = 0, step = 1}.",
+     arange_options},
     {"randn", gpu_randn, "(shape: table): gpu.tensor",
-     "Normal numbers; options seed, mean, std, dtype, device.", NULL},
+     "Normal numbers.", randn_options},
     {NULL, NULL, NULL, NULL, NULL}};
 
 void lh_add_makers(lua_State *L) { lh_register(L, "gpu", makers); }

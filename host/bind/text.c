@@ -433,11 +433,11 @@ static const lh_function corpus_methods[] = {
 /* --- module -------------------------------------------------------------- */
 static const lh_function functions[] = {
     {"tokenizer", text_tokenizer,
-     "(options: table): userdata|nil, string?, string?",
+     "(options: table): host.text.tokenizer|nil, string?, string?",
      "A byte-level BPE tokenizer: learned from a corpus, or read.",
      tokenizer_option_list},
     {"corpus", text_corpus,
-     "(options: table): userdata|nil, string?, string?",
+     "(options: table): host.text.corpus|nil, string?, string?",
      "Documents in memory, some held out whole for validation.",
      corpus_option_list},
     {NULL, NULL, NULL, NULL, NULL}};

@@ -435,11 +435,12 @@ static int text_prepare(lua_State *L) {
 
 static const lh_function functions[] = {
     {"tokens", text_tokens,
-     "(options: table): userdata|nil, string?, string?",
+     "(options: table): host.text.tokens|nil, string?, string?",
      "Token ids: opened from a file, or a corpus encoded.",
      tokens_option_list},
     {"loader", text_loader,
-     "(tokens: userdata, options?: table): userdata|nil, string?, string?",
+     "(tokens: host.text.tokens, options?: table): "
+     "host.text.loader|nil, string?, string?",
      "Batches from tokens, in an order that seed and step decide.",
      loader_option_list},
     {"prepare", text_prepare,

@@ -176,7 +176,7 @@ static int web_serve(lua_State *L) {
 
 static const lh_function functions[] = {
     {"serve", web_serve,
-     "(options: table): userdata|nil, string?, string?",
+     "(options: table): host.web|nil, string?, string?",
      "A web server on the loopback address that answers GET and HEAD of its "
      "own pages with what the handler gives.", serve_list},
     {NULL, NULL, NULL, NULL, NULL}};

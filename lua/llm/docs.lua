@@ -91,16 +91,20 @@ function docs.method(class, name) return find_in(docs.methods(class), name) end
 -- The entry that a dotted name means, its kind and its full name: "gpu.nn",
 -- "gpu.nn.linear", "gpu.tensor.matmul".
 function docs.named(name)
+  local path, leaf = name:match "^(.+)[.:]([^.:]+)$"
+  if path and registered()[path] then
+    local f = find_in(docs.functions(path), leaf)
+    if f then
+      return f, docs.is_field(f) and "field" or "function", path .. "." .. leaf
+    end
+    local m = docs.method(path, leaf)
+    if m then
+      return m, docs.is_field(m) and "field" or "method", path .. ":" .. leaf
+    end
+  end
   if registered()[name] then
     return nil, docs.module(name) and "module" or "class", name
   end
-  local path, leaf = name:match "^(.+)[.:]([^.:]+)$"
-  if not path or not registered()[path] then return nil end
-  local f = find_in(docs.functions(path), leaf)
-  if f then return f, "function", path .. "." .. leaf end
-  local m = docs.method(path, leaf)
-  if m then return m, docs.is_field(m) and "field" or "method",
-    path .. ":" .. leaf end
 end
 
 -- Every function, method and field as { name = full name, leaf, kind, entry },

@@ -148,7 +148,10 @@ end
 
 local function named(word)
   local entry, kind, name = docs.named(word)
-  if entry then return help.entry(name, entry) end
+  if entry then
+    local object = docs.registered()[name] and module_text(name)
+    return help.entry(name, entry) .. (object and "\n" .. object or "")
+  end
   if kind then return module_text(name) end
   local found, field = search(word), schema.find(word)
   if field and #found == 0 or schema.by_path[word] then

@@ -58,6 +58,11 @@ local function function_type(f, class, options)
     text = text:gsub("^%(", "(self: " .. class .. ", ", 1)
       :gsub(", %)", ")", 1)
   end
+  -- Where a module and a class share a name, the result is the class.
+  text = text:gsub("%): ([%w.]+)(|?)", function(name, rest)
+    local both = docs.module(name) and #docs.methods(name) > 0
+    return both and ("): %s.object%s"):format(name, rest) or nil
+  end)
   return "fun" .. text
 end
 

@@ -1,5 +1,6 @@
 -- lua/gpu.meta.lua and lua/host.meta.lua are what the binding documents now.
 local check = require "check"
+local docs = require "llm.docs"
 local host = require "host"
 local stubs = require "llm.stubs"
 
@@ -31,6 +32,92 @@ for _, name in ipairs { "gpu", "host" } do
     check.truthy(load(stubs.text(name), name, "t"))
   end)
 end
+
+-- Classes of userdata that scripts meet: metatables of the registry.
+local function classes()
+  local list = {}
+  for name, meta in pairs(debug.getregistry()) do
+    if type(name) == "string" and type(meta) == "table"
+      and name:find "^%a+%.[%w.]+$" and rawget(meta, "__gc") then
+      list[#list + 1] = name
+    end
+  end
+  table.sort(list)
+  return list
+end
+
+-- Classes that no script holds have no documented methods; a symbol has those
+-- of a tensor.
+local function inner(class)
+  return class == "gpu.symbol" or not docs.registered()[class]
+    and next(docs.live(class), next(docs.live(class))) == nil
+end
+
+check.case("every method of every class is annotated", function()
+  local gpu = require "gpu"
+  gpu.nn.silu {} -- classes are made when first used
+  gpu.randn { 2 }
+  local text, count = stubs.text "gpu" .. stubs.text "host", 0
+  for _, class in ipairs(classes()) do
+    if not inner(class) then
+      local at = text:match("%-%-%-@class " .. class:gsub("%.", "%%.")
+        .. "%f[\n][^\0]-\n\n")
+        or error(class .. " has no annotation")
+      at = at .. (text:match("%-%-%-@class " .. class:gsub("%.", "%%.")
+        .. "%.object\n[^\0]-\n\n") or "")
+      for name in pairs(docs.live(class)) do
+        count = count + 1
+        check.truthy(at:find("---@field " .. name .. " ", 1, true),
+          class .. ":" .. name .. " has no annotation")
+      end
+    end
+  end
+  check.truthy(count > 80, count)
+end)
+
+check.case("every class that a signature names is annotated", function()
+  local text, count = stubs.text "gpu" .. stubs.text "host", 0
+  for _, e in ipairs(docs.all()) do
+    for name in e.entry.signature:gmatch "%f[%a][gh][po][us]t?%.[%w.]+" do
+      count = count + 1
+      check.truthy(text:find("---@class " .. name .. "\n", 1, true),
+        e.name .. ": " .. name)
+    end
+  end
+  check.truthy(count > 60, count)
+end)
+
+-- A table of options that a function checks but does not document would be
+-- found by nobody.
+check.case("every list of options belongs to a documented function", function()
+  local count = 0
+  for _, path in ipairs(assert(host.file.glob "host/bind/*.c")) do
+    local source = assert(host.file.read(path))
+    for list in source:gmatch "lh_option%s+([%w_]+)%[%]" do
+      count = count + 1
+      local nested = source:find("[^\n]*lh_options%(L, [%w_>.-]+, \"[%w.]+: "
+        .. "[^;]-" .. list .. ",")
+      check.truthy(source:find("[%s(]" .. list .. "}")
+        or source:find("[%s(]" .. list .. "%)") or nested,
+        path .. ": " .. list .. " is in no function's documentation")
+    end
+  end
+  check.truthy(count > 25, count)
+end)
+
+check.case("what is indexed by the binding is annotated", function()
+  local gpu = require "gpu"
+  local text = stubs.text "gpu"
+  for _, name in ipairs { "shape", "dtype", "device" } do
+    check.truthy(gpu.zeros { 1 }[name])
+    check.truthy(text:find("\n---@field " .. name .. " ", 1, true), name)
+  end
+  local q = gpu.quant.nf4(gpu.randn { 64, 2 })
+  for _, name in ipairs { "codes", "scales", "shape", "format", "block" } do
+    check.truthy(q[name], name)
+    check.truthy(docs.method("gpu.quantized", name), name)
+  end
+end)
 
 check.case("option tables are spelt out", function()
   local text = stubs.text "gpu"
