@@ -28,6 +28,8 @@ CFLAGS_release := -O2 -g
 CFLAGS_debug   := -O0 -g3
 CFLAGS_asan    := -O1 -g -fsanitize=address,undefined -fno-omit-frame-pointer \
                   -fno-sanitize-recover=undefined
+CFLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
+                  -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes \
             -Werror=implicit-function-declaration
@@ -36,7 +38,8 @@ WERROR   := $(if $(CI),$(if $(filter release,$(VARIANT)),-Werror))
 
 # --- what this machine has (tests/packages, found by .ci/setup) ------------
 # Goals that must work before anything is installed do without it.
-BARE := help deps clean lint test test-long prove sweep uninstall configure
+BARE := help deps clean lint test test-long prove sweep uninstall configure \
+        fuzz
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
   include $(CONFIG)
 endif
@@ -183,6 +186,11 @@ $(BUILD)/tests/%: $(BUILD)/tests/c/%.o $(HELPERS:%.c=$(BUILD)/%.o) $(OBJECTS)
 	@echo "  link  $@"
 	$(Q)$(CC) $(LDFLAGS) -o $@ $^ $(LDLIBS)
 
+# The parsers' fuzz targets, and the seeds that each test run replays.
+FUZZ_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/fuzz/main.c,\
+                  $(wildcard tests/fuzz/*.c)))
+$(BUILD)/tests/test_fuzz: $(FUZZ_OBJECTS)
+
 c-tests: $(C_TESTS)
 
 # --- set-up ----------------------------------------------------------------
@@ -230,6 +238,25 @@ lint: ## luacheck over every Lua file; a warning is an error
 
 bench: all ## Tokens per second, share of the attainable, profile
 	@build/llmhost experiments/bench.lua $(ARGS)
+
+# One after the other, SECONDS each; what is new and interesting collects in
+# build/fuzz/corpus, what fails in build/fuzz/findings.
+FUZZ    := json tokenizer merges tokens jsonl safetensors checkpoint journal
+SECONDS ?= 60
+fuzz: ## Fuzz the parsers with clang's libFuzzer (T=name, SECONDS=60)
+	@$(MAKE) --no-print-directory VARIANT=fuzz CC=clang \
+	  $(addprefix build/fuzz/fuzz_,$(or $(T),$(FUZZ)))
+	@mkdir -p build/fuzz/findings
+	@for t in $(or $(T),$(FUZZ)); do mkdir -p build/fuzz/corpus/$$t; \
+	  build/fuzz/fuzz_$$t -max_total_time=$(SECONDS) -rss_limit_mb=1024 \
+	  -timeout=10 -max_len=65536 -verbosity=1 -print_final_stats=1 \
+	  -artifact_prefix=build/fuzz/findings/$$t- build/fuzz/corpus/$$t \
+	  tests/fuzz/seeds/$$t || exit 1; done
+
+$(BUILD)/fuzz_%: $(FUZZ_OBJECTS) $(OBJECTS) tests/fuzz/main.c
+	@echo "  link  $@"
+	$(Q)$(CC) $(CFLAGS) -fsanitize=fuzzer,address,undefined -DTARGET=fuzz_$* \
+	  -rdynamic -o $@ $^ $(LDLIBS)
 
 asan tsan debug: ## Build that variant in build/<variant>
 	@$(MAKE) --no-print-directory VARIANT=$@ all

@@ -18,21 +18,32 @@
 #include "machine.h"
 
 static const char head_format[] = "{\"seq\":%" PRId64 ",\"time\":%.3f";
-static const char seq_format[] = "{\"seq\":%" SCNd64;
+static const char seq_head[] = "{\"seq\":";
 static const char tail_format[] = ",\"crc\":\"%08x\"}";
 enum { TAIL = 18 }; /* bytes of the tail */
+#define SEQ_MOST (INT64_C(1) << 53) /* what JSON readers keep exactly */
 
 /* --- reading --- */
 
+/* The number a record begins with; false if there is none that counts. */
+static bool read_seq(const char *line, size_t length, int64_t *seq) {
+  size_t i = sizeof seq_head - 1;
+  if (length <= i || memcmp(line, seq_head, i) != 0) return false;
+  for (*seq = 0; i < length && line[i] >= '0' && line[i] <= '9'; i++) {
+    *seq = *seq * 10 + (line[i] - '0');
+    if (*seq > SEQ_MOST) return false;
+  }
+  return *seq > 0;
+}
+
 static bool is_good(const char *line, int64_t length, int64_t *seq) {
-  char tail[TAIL + 1], head[64];
+  char tail[TAIL + 1];
   if (length <= TAIL) return false;
   size_t covered = (size_t)(length - TAIL);
   uint32_t crc = lh_crc32(0, line, covered);
   snprintf(tail, sizeof tail, tail_format, (unsigned)crc);
   if (memcmp(line + covered, tail, TAIL) != 0) return false;
-  snprintf(head, sizeof head, "%.*s", (int)(covered < 63 ? covered : 63), line);
-  return sscanf(head, seq_format, seq) == 1;
+  return read_seq(line, covered, seq);
 }
 
 bool lh_journal_next(const char *text, int64_t size, int64_t *at,

@@ -133,14 +133,14 @@ static lk_status remember(lh_encoder *encoder, const uint8_t *word,
 
 static lk_status append_word(lh_encoder *encoder, const uint8_t *word,
                              int64_t size, lh_ids *ids, lk_error *e) {
-  const int32_t *from;
+  const int32_t *from = NULL;
   int64_t count;
   uint64_t hash = size <= CACHED ? lh_hash64(word, (size_t)size, 0) : 0;
   lh_word *cached = size > CACHED ? NULL
       : lh_wordmap_find_hashed(&encoder->cache, word, size, hash);
   if (cached) {
-    from = encoder->ids.data + (cached->value >> COUNT_BITS);
     count = cached->value & ((1 << COUNT_BITS) - 1);
+    if (count > 0) from = encoder->ids.data + (cached->value >> COUNT_BITS);
   } else {
     LK_TRY(encode_word(encoder, word, size, e));
     if (size <= CACHED) LK_TRY(remember(encoder, word, size, hash, e));

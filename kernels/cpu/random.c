@@ -34,13 +34,18 @@ static draw_source draw_open(const lk_tensor *clock, const lk_attr *attr) {
 
 /* Counter words are kept one to a 64-bit lane, their upper halves unused: x86
  * multiplies the lower halves of such lanes to 64 bits at once. */
+#ifdef __clang__
+#define DRAW_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define DRAW_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (draw_v){__VA_ARGS__})
+#endif
 #if defined(__AVX2__)
 typedef uint64_t draw_v __attribute__((vector_size(32)));
 typedef int draw_half __attribute__((vector_size(32)));
 #define DRAW_MUL(a, b) \
   ((draw_v)__builtin_ia32_pmuludq256((draw_half)(a), (draw_half)(b)))
-#define DRAW_ZIP_LOW(a, b) __builtin_shuffle(a, b, (draw_v){0, 4, 1, 5})
-#define DRAW_ZIP_HIGH(a, b) __builtin_shuffle(a, b, (draw_v){2, 6, 3, 7})
+#define DRAW_ZIP_LOW(a, b) DRAW_SHUFFLE(a, b, 0, 4, 1, 5)
+#define DRAW_ZIP_HIGH(a, b) DRAW_SHUFFLE(a, b, 2, 6, 3, 7)
 #else
 typedef uint64_t draw_v __attribute__((vector_size(16)));
 #ifdef __SSE2__
@@ -50,8 +55,8 @@ typedef int draw_half __attribute__((vector_size(16)));
 #else
 #define DRAW_MUL(a, b) (((a) & 0xFFFFFFFFu) * (b))
 #endif
-#define DRAW_ZIP_LOW(a, b) __builtin_shuffle(a, b, (draw_v){0, 2})
-#define DRAW_ZIP_HIGH(a, b) __builtin_shuffle(a, b, (draw_v){1, 3})
+#define DRAW_ZIP_LOW(a, b) DRAW_SHUFFLE(a, b, 0, 2)
+#define DRAW_ZIP_HIGH(a, b) DRAW_SHUFFLE(a, b, 1, 3)
 #endif
 enum { DRAW_LANES = sizeof(draw_v) / 8 };
 _Static_assert((int)DRAW_GROUP % (int)DRAW_LANES == 0, "whole vectors");
