@@ -16,8 +16,8 @@ static uint32_t next(uint32_t *state) {
   return *state >> 8;
 }
 
-/* The seed itself, halves of it, and copies with a few bytes changed. Each is
- * handed over in a block of its own size, so that the sanitizer sees its end. */
+/* The seed itself, parts of it, and copies with a few bytes changed. Each is
+ * handed over in a block of its own size: the sanitizer sees its end. */
 static void try_one(target *f, const uint8_t *data, size_t size,
                     uint32_t state) {
   for (int i = 0; i <= CHANGES; i++) {

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "../../host/llmhost.h"
 #include "fuzz.h"
@@ -45,7 +46,7 @@ static void run(lua_State *L, const char *code, const char *folder) {
 
 static void copy(const char *from, const char *name) {
   static uint8_t bytes[1 << 20];
-  char path[256];
+  char path[512];
   snprintf(path, sizeof path, "%s/%s", from, name);
   FILE *f = fopen(path, "rb");
   if (f == NULL) fuzz_broken("a saved checkpoint has both files");
@@ -54,16 +55,15 @@ static void copy(const char *from, const char *name) {
   fuzz_file(name, bytes, n);
 }
 
-static lua_State *open_state(char *good) {
-  char command[512];
+/* A state with the program, and its checkpoint in `folder`/good. */
+static lua_State *open_state(char *folder, char *good) {
   lua_State *L = luaL_newstate();
   luaL_openlibs(L);
   llmhost_preload(L);
-  snprintf(command, 480, "%s", fuzz_file("any", NULL, 0));
-  *strrchr(command, '/') = 0;
-  sprintf(good, "%s/good", command);
-  snprintf(command, sizeof command, "mkdir -p %s", good);
-  if (system(command) != 0) fuzz_broken("the harness can make a folder");
+  strcpy(folder, fuzz_file("any", NULL, 0));
+  *strrchr(folder, '/') = 0;
+  strcat(strcpy(good, folder), "/good");
+  if (mkdir(good, 0700) != 0) fuzz_broken("the harness can make a folder");
   run(L, prepare, good);
   return L;
 }
@@ -72,12 +72,8 @@ int fuzz_checkpoint(const uint8_t *data, size_t size) {
   static const char *const names[] = {"model.safetensors",
                                       "training.safetensors"};
   static lua_State *L;
-  static char good[400], folder[400];
-  if (L == NULL) {
-    L = open_state(good);
-    strcpy(folder, good);
-    *strrchr(folder, '/') = 0;
-  }
+  static char good[256], folder[256];
+  if (L == NULL) L = open_state(folder, good);
   if (size < 1) return 0;
   fuzz_file(names[data[0] & 1], data + 1, size - 1);
   copy(good, names[!(data[0] & 1)]);
