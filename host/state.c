@@ -180,7 +180,8 @@ static bool code_is(lua_State *L, const char *word) {
 
 /* Message handler: any error value to text, with a traceback; a command line
  * that makes no sense (code "usage") needs none, and neither does a state of
- * the world that the message tells in full (code "world"). */
+ * the world that the message tells in full ("world") or a wish to stop
+ * ("interrupted"). */
 static int add_traceback(lua_State *L) {
   if (!lua_checkstack(L, 2 * LUA_MINSTACK)) return 1;
   keep_code(L);
@@ -193,7 +194,8 @@ static int add_traceback(lua_State *L) {
                                 luaL_typename(L, 1));
     }
   }
-  if (code_is(L, "usage") || code_is(L, "world")) {
+  if (code_is(L, "usage") || code_is(L, "world") ||
+      code_is(L, "interrupted")) {
     lua_pushstring(L, message);
     return 1;
   }

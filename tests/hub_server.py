@@ -93,6 +93,8 @@ class Handler(BaseHTTPRequestHandler):
             if url.path == "/rows":
                 self.rows({k: v[0] for k, v in
                            urllib.parse.parse_qs(url.query).items()})
+            elif url.path.startswith("/api/datasets/t/files/tree/main/shards"):
+                self.tree(url.query)
             elif "/resolve/" in url.path:
                 self.resolve(urllib.parse.unquote(url.path))
             elif url.path.startswith("/blob/"):
@@ -149,6 +151,17 @@ class Handler(BaseHTTPRequestHandler):
             body["rows"] = body["rows"][:40]
         self.send(200, body, headers)
 
+    def tree(self, query):
+        """A listing in two pages."""
+        names = ["shards/part-%d.jsonl.gz" % i for i in range(4)]
+        names = names[2:] if query else names[:2] + ["shards/notes.txt"]
+        entries = [{"type": "file", "path": n, "size": 1} for n in names]
+        entries.append({"type": "directory", "path": "shards/part-9.jsonl.gz"})
+        link = "http://127.0.0.1:%d%s?cursor=2" % (
+            self.server.server_port, self.path)
+        self.send(200, entries, {} if query else
+                  {"Link": '<%s>; rel="next"' % link})
+
     # --- files --------------------------------------------------------------
     def file(self, data, etag, headers=None):
         """A file, or the rest of it from where the client stands."""
@@ -173,6 +186,8 @@ class Handler(BaseHTTPRequestHandler):
         if name == "tokenizer.json":
             with open(os.path.join(FOLDER, name), "rb") as f:
                 return self.file(f.read(), '"tokenizer"')
+        if name.startswith("shards/part-"):
+            return self.file(gzip.compress(data, mtime=0), '"shard"')
         if name == "data/good.jsonl.gz":
             return self.file(gzip.compress(data, mtime=0), '"good"')
         if name in ("cut.jsonl", "changed.jsonl"):

@@ -122,9 +122,10 @@ end
 
 -- --- the whole --------------------------------------------------------------
 
--- Give the finished part its name, if `how.check(path)` finds nothing wrong.
+-- Give the finished part its name, if `how.check(path, answer)` finds nothing
+-- wrong.
 local function keep(how, answer)
-  local wrong = how.check and how.check(part_of(how.path))
+  local wrong = how.check and how.check(part_of(how.path), answer)
   if wrong then
     drop_part(how.path)
     return nil, ("%s: what came is not what it should be: %s"):format(how.url,

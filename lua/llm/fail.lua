@@ -25,7 +25,7 @@ local function user_line()
 end
 
 -- Codes whose message says all: no line of a script, no traceback.
-local PLAIN = { usage = true, world = true }
+local PLAIN = { usage = true, world = true, interrupted = true }
 
 -- Raise `format % …` with `code` ("usage", "argument", "oom", …; "world" for
 -- what is wrong outside: files, servers).

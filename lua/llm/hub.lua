@@ -2,12 +2,13 @@
 -- half-written: rows of a dataset by the rows API, files by `resolve`.
 --
 --   hf:OWNER/NAME/CONFIG/SPLIT        rows (SPLIT: train, CONFIG: default)
---   hf:OWNER/NAME[@REVISION]:PATH     a file of a dataset's repository
+--   hf:OWNER/NAME[@REVISION]:PATH     a file of a dataset's repository; with *
+--                                     or ? in its name, files in their order
 --   hf:OWNER/NAME[@REVISION]          as a tokenizer: its tokenizer.json
-local download = require "llm.download"
 local fail = require "llm.fail"
-local hubrows = require "llm.hubrows"
 local host = require "host"
+local hubfiles = require "llm.hubfiles"
+local hubrows = require "llm.hubrows"
 
 local hub = {}
 
@@ -48,6 +49,27 @@ function hub.parse(name)
     split = words[4] or "train" }
 end
 
+-- --- failures ---------------------------------------------------------------
+
+local WITHOUT = "; without the hub: data.source=PATH (text or JSONL, plain, "
+  .. ".gz or .zst), data.source=system (the text this machine has), "
+  .. "data.tokenizer=train"
+
+local ADVICE = { offline = WITHOUT, timeout = WITHOUT, cut = WITHOUT,
+  unsupported = WITHOUT }
+local REFUSALS = {
+  [401] = "; it needs an access token of yours (HF_TOKEN)",
+  [403] = "; your access token (HF_TOKEN) is not allowed to read it: ask on "
+    .. "its page, or choose another dataset",
+  [404] = "; is the name right?",
+}
+
+-- Raise what a download could not do, with what can be done about it.
+local function failed(message, word, status)
+  fail.raise(word == "disk" and "disk" or "world", "%s%s", message,
+    ADVICE[word] or REFUSALS[status] or "")
+end
+
 -- --- settings ---------------------------------------------------------------
 
 local function first_line(path)
@@ -81,40 +103,13 @@ function hub.settings(cache, say, getenv)
     :gsub("/+$", "")
   local token = get "HF_TOKEN" or get "HUGGING_FACE_HUB_TOKEN"
     or first_line(get "HF_TOKEN_PATH" or home .. "/token")
-  return { cache = cache .. "/hub", say = say, endpoint = endpoint,
+  return { cache = cache .. "/hub", say = say, failed = failed,
+    endpoint = endpoint,
     rows = rows_of(endpoint), token = token and token:match "^%s*(.-)%s*$",
     shared = get "HF_HUB_CACHE" or get "HUGGINGFACE_HUB_CACHE"
       or home .. "/hub",
     offline = truthy(get "HF_HUB_OFFLINE"),
     idle = tonumber(get "HF_HUB_DOWNLOAD_TIMEOUT" or "") or 60 }
-end
-
--- --- failures ---------------------------------------------------------------
-
-local WITHOUT = "; without the hub: data.source=PATH (text or JSONL, plain, "
-  .. ".gz or .zst), data.source=system (the text this machine has), "
-  .. "data.tokenizer=train"
-
-local ADVICE = { offline = WITHOUT, timeout = WITHOUT, cut = WITHOUT,
-  unsupported = WITHOUT }
-local REFUSALS = {
-  [401] = "; it needs an access token of yours (HF_TOKEN)",
-  [403] = "; your access token (HF_TOKEN) is not allowed to read it: ask on "
-    .. "its page, or choose another dataset",
-  [404] = "; is the name right?",
-}
-
--- Raise what a download could not do, with what can be done about it.
-function hub.failed(message, word, status)
-  fail.raise(word == "disk" and "disk" or "world", "%s%s", message,
-    ADVICE[word] or REFUSALS[status] or "")
-end
-
-local function must_be_online(settings, what)
-  if settings.offline then
-    hub.failed(what .. " is not in the cache, and HF_HUB_OFFLINE is set",
-      "offline")
-  end
 end
 
 -- The hub's folder is one process's at a time.
@@ -127,138 +122,59 @@ local function lock(settings)
     .. (pid and " (process " .. pid .. ")" or "") or tostring(message))
 end
 
--- --- files by resolve -------------------------------------------------------
+-- --- tokenizers and sources -------------------------------------------------
 
-local function encode(text)
-  return (text:gsub("[^%w%._~/%-]", function(c)
-    return ("%%%02X"):format(c:byte())
-  end))
-end
-
--- The file in the folder that Hugging Face's own programs share, or nil.
-local function shared(settings, folder, spec, path)
-  local base = settings.shared .. "/" .. folder
-  local wanted = spec.revision or "main"
-  local commit = first_line(base .. "/refs/" .. wanted) or wanted
-  local file = base .. "/snapshots/" .. commit .. "/" .. path
-  return host.file.is_file(file) and file or nil
-end
-
-local function describe(path, answer)
-  return { path = path, revision = answer.revision, etag = answer.etag,
-    bytes = answer.bytes }
-end
-
--- Our own copy: whole (its note is written before it gets its name), or nil.
-local function own(path)
-  local text = host.file.read(path .. ".json")
-  local note = text and host.json.decode(text)
-  if type(note) == "table" and host.file.size(path) == note.bytes then
-    return describe(path, note)
-  end
-end
-
-local MAGIC = { gz = { "^\x1f\x8b", "gzip" },
-  zst = { "^\x28\xb5\x2f\xfd", "Zstandard" },
-  jsonl = { "^%s*{", "JSONL" }, ndjson = { "^%s*{", "JSONL" },
-  json = { "^%s*[{%[]", "JSON" } }
-
--- What is wrong with the beginning of a file of that name, or nil.
-local function check_start(path, name)
-  local file = io.open(path, "rb")
-  local head = file and file:read(512) or ""
-  if file then file:close() end
-  local magic = MAGIC[name:match "%.(%w+)$" or ""]
-  if #head == 0 then return "nothing" end
-  if magic and not head:find(magic[1]) then
-    return ("not %s (it begins with %q)"):format(magic[2],
-      head:sub(1, 40):gsub("[%c\x80-\xff]", "?"))
-  end
-end
-
-local function fetch_file(settings, spec, prefix, path, to, check)
-  local url = ("%s/%s%s/resolve/%s/%s"):format(settings.endpoint, prefix,
-    spec.repo, encode(spec.revision or "main"), encode(path))
-  must_be_online(settings, spec.name)
-  host.file.mkdir(to:match "^(.*)/")
-  local note
-  local answer, message, word, status = download.get { url = url, path = to,
-    token = settings.token, say = settings.say, idle = settings.idle,
-    backoff = settings.backoff, attempts = settings.attempts,
-    label = spec.repo .. "/" .. path,
-    check = function(part)
-      local wrong = check_start(part, path) or (check and check(part))
-      if wrong then return wrong end
-      note = { bytes = host.file.size(part), url = url }
-      local ok, why = host.file.write(to .. ".json", host.json.encode(note))
-      return not ok and why or nil
-    end }
-  if not answer then hub.failed(message, word, status) end
-  note.revision = answer.headers["x-repo-commit"]
-  note.etag = answer.headers["x-linked-etag"] or answer.headers.etag
-  host.file.write(to .. ".json", host.json.encode(note))
-  return describe(to, note)
-end
-
--- A file of a repository: { path, revision, etag, bytes }. `kind`: datasets or
--- models; check(path) says what is wrong with what came.
-local function get_file(settings, spec, kind, path, check)
-  local folder = kind .. "--" .. spec.repo:gsub("/", "--")
-  local there = shared(settings, folder, spec, path)
-  if there then return { path = there, bytes = host.file.size(there) } end
-  local to = ("%s/%s/%s/%s"):format(settings.cache, folder,
-    (spec.revision or "main"):gsub("/", "--"), path)
-  local mine = own(to)
-  if mine then return mine end
-  local _ <close> = lock(settings)
-  return fetch_file(settings, spec, kind == "datasets" and "datasets/" or "",
-    path, to, check)
+local function check_tokenizer(path)
+  local t, message = host.text.tokenizer { file = path }
+  return not t and message or nil
 end
 
 -- The path of a model's tokenizer.json, from the shared folder, our cache, or
 -- the hub.
 function hub.tokenizer(name, settings)
   local spec = hub.parse(name)
-  return get_file(settings, spec, "models", spec.path or "tokenizer.json",
-    function(part)
-      local t, message = host.text.tokenizer { file = part }
-      return not t and message or nil
-    end).path
-end
-
--- --- sources ----------------------------------------------------------------
-
--- What is wanted of a source: bytes of text, rows, and the field that holds
--- the text. Gives { source, files (nil: all), revision, rows, bytes }.
-function hub.source(name, want, settings)
-  local spec = hub.parse(name)
-  if spec.path then
-    local file = get_file(settings, spec, "datasets", spec.path)
-    return { source = file.path, revision = file.revision, bytes = file.bytes }
-  end
+  spec.path = spec.path or "tokenizer.json"
+  local there = hubfiles.present(spec, "models", settings)
+  if there then return there.path end
   local held <close> = lock(settings)
-  return held and hubrows.get(spec, want, settings, hub.failed)
-end
-
--- What of it is here already, in words; nil when nothing is.
-function hub.present(name, settings)
-  local spec = hub.parse(name)
-  if not spec.path then return hubrows.present(spec, settings) end
-  local folder = "datasets--" .. spec.repo:gsub("/", "--")
-  local there = shared(settings, folder, spec, spec.path)
-    or own(("%s/%s/%s/%s"):format(settings.cache, folder,
-      (spec.revision or "main"):gsub("/", "--"), spec.path))
-  return there and "in the cache" or nil
+  return held and hubfiles.get(spec, "models", settings, check_tokenizer).path
 end
 
 -- Whether a tokenizer is here already.
 function hub.has_tokenizer(name, settings)
   local spec = hub.parse(name)
-  local folder = "models--" .. spec.repo:gsub("/", "--")
-  local path = spec.path or "tokenizer.json"
-  return shared(settings, folder, spec, path) ~= nil
-    or own(("%s/%s/%s/%s"):format(settings.cache, folder,
-      (spec.revision or "main"):gsub("/", "--"), path)) ~= nil
+  spec.path = spec.path or "tokenizer.json"
+  return hubfiles.present(spec, "models", settings) ~= nil
+end
+
+-- What is wanted of a source: bytes of text, rows, and the field that holds
+-- the text. Gives { source, files (nil: all), revision, rows, bytes }.
+function hub.source(name, want, settings)
+  local spec = hub.parse(name)
+  local there = spec.path and not hubfiles.is_pattern(spec)
+    and hubfiles.present(spec, "datasets", settings)
+  if there then
+    return { source = there.path, revision = there.revision,
+      bytes = there.bytes }
+  end
+  local held <close> = lock(settings)
+  if not spec.path then return held and hubrows.get(spec, want, settings) end
+  if hubfiles.is_pattern(spec) then
+    return hubfiles.matching(spec, want, settings)
+  end
+  local file = hubfiles.get(spec, "datasets", settings)
+  return { source = file.path, revision = file.revision, bytes = file.bytes }
+end
+
+-- What of a source is here already, in words; nil when nothing is.
+function hub.present(name, settings)
+  local spec = hub.parse(name)
+  if not spec.path then return hubrows.present(spec, settings) end
+  if hubfiles.is_pattern(spec) then
+    return hubfiles.present_matching(spec, settings)
+  end
+  return hubfiles.present(spec, "datasets", settings) and "in the cache"
+    or nil
 end
 
 return hub

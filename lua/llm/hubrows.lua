@@ -173,10 +173,9 @@ local function fresh()
   return { offset = 0, rows = 0, bytes = 0, cut = 0, files = 0, fetched = 0 }
 end
 
--- The rows wanted, of one revision: as many pages as it takes. `failed` is
--- called with a message and a word, and raises.
-function hubrows.get(spec, want, settings, failed)
-  local field = want.field or "text"
+-- The rows wanted, of one revision: as many pages as it takes.
+function hubrows.get(spec, want, settings)
+  local field, failed = want.field or "text", settings.failed
   local run = { spec = spec, field = field, settings = settings, got = fresh(),
     folder = folder_of(spec, field, settings), failed = failed }
   local note, restarts = about(run.folder), 0

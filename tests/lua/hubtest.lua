@@ -45,7 +45,7 @@ local caches = 0
 
 -- Settings for the server, with a cache of their own unless one is named.
 function hubtest.settings(env, cache)
-  local all = { HF_ENDPOINT = here, HF_HOME = folder .. "/home",
+  local all = { HF_ENDPOINT = here, HF_HOME = folder .. "/hf",
     HF_HUB_DOWNLOAD_TIMEOUT = "10" }
   for key, value in pairs(env or {}) do all[key] = value end
   caches = caches + 1

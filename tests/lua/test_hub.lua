@@ -227,7 +227,7 @@ end)
 
 -- Run code in a process with these variables; its output.
 local function run(code, env)
-  local all = { HF_HOME = folder .. "/home", http_proxy = "", https_proxy = "" }
+  local all = { HF_HOME = folder .. "/hf", http_proxy = "", https_proxy = "" }
   for key, value in pairs(env) do all[key] = value end
   local p <close> = assert(host.process.spawn { host.process.executable(),
     "-e", code, stdin = "null", stdout = "pipe", env = all })
