@@ -85,15 +85,21 @@ local function read_json(path)
   return state.strip(value)
 end
 
--- The tokenizer that a run's folder of results names; also where the results
--- were moved together with their cache.
-local function tokenizer_of(results)
-  local s = state.read(results .. "/journal.jsonl")
-  local path = s and s.data and s.data.tokenizer
-  for _, p in ipairs { path or false, path and parent(results) .. "/" .. path
-    or false } do
-    if p and host.file.is_file(p) then return p end
+-- A file that the journal of the folder `results` names; also where the results
+-- were moved together with their cache. nil when it is gone.
+local function named(results, path)
+  if not path then return nil end
+  for _, p in ipairs { path, parent(results) .. "/" .. path } do
+    if host.file.is_file(p) then return p end
   end
+end
+
+-- Tokenizer and held-out tokens of a run, where they are still there.
+local function data_of(results)
+  local s = state.read(results .. "/journal.jsonl")
+  local d = s and s.data or {}
+  return named(results, d.tokenizer),
+    named(results, d.validation and d.validation.path)
 end
 
 local function open_checkpoint(folder)
@@ -104,14 +110,15 @@ local function open_checkpoint(folder)
   end
   local run = parent(parent(folder))
   local config = read_json(run .. "/config.json")
+  local tokenizer, validation = data_of(parent(parent(run)))
   return { kind = "checkpoint", folder = folder, name = config.name,
     step = s.step, shape = model.complete(config.shape),
-    storage = config.shape.storage, tokenizer = tokenizer_of(parent(
-      parent(run))) }
+    storage = config.shape.storage, tokenizer = tokenizer,
+    validation = validation }
 end
 
 -- A word as a description: { kind, folder, name, step, shape, storage,
--- tokenizer (path or nil), config }. Raises what is wrong, and with what.
+-- tokenizer, validation (paths or nil) }. Raises what is wrong, and with what.
 function saved.open(word)
   local folder = saved.find(word)
   if host.file.exists(folder .. "/state.json") then

@@ -147,6 +147,24 @@ check.case("a damaged checkpoint is not used", function()
   host.file.write(path, whole)
 end)
 
+check.case("evaluate.lua arrives at the loss that the run reported",
+  function()
+    local results = micro.results(root)
+    for _, name in ipairs { "m_gqa", "m_fp4" } do
+      local exit, out, told = script("evaluate.lua", name, "tokens=64")
+      check.equal(exit, 0, told)
+      local want = results[name].evaluation.val_loss
+      check.truthy(out:find(("loss %.4f, perplexity %.2f"):format(want,
+        math.exp(want)), 1, true), out .. " not " .. want)
+    end
+    local exit, out, told = script("evaluate.lua", "m_gqa",
+      "text=text/01.txt", "seq=8", "batch=3")
+    check.equal(exit, 0, told)
+    check.truthy(out:find("m_gqa on text/01.txt: loss ", 1, true), out)
+    refused("text=none.txt: data source 'none.txt' does not exist",
+      "evaluate.lua", "m_gqa", "text=none.txt")
+  end)
+
 -- --- out and in again ------------------------------------------------------
 
 check.case("an exported run writes what the run wrote", function()
