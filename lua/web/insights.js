@@ -42,6 +42,9 @@
       if (!D.data.quality.ranked) {
         return "No ranking: " + D.data.quality.why + ".";
       }
+      if (seeds < 2) {
+        return "One seed of it: whether it is ahead of others is not known.";
+      }
       return list ? "A tie with " + list + ": inside the seed-to-seed spread."
         : "Beyond the seed-to-seed spread of " + seeds + " seeds.";
     }
@@ -82,7 +85,8 @@
   }
 
   function rate(pairs) {
-    const judged = D.data.quality.ranked && pairs.every((p) => p.comparable);
+    const judged = D.data.quality.ranked && pairs.every((p) =>
+      p.comparable && p.seeds > 1);
     return { memory: mean(pairs.map((p) => p.memory)),
       speed: mean(pairs.map((p) => p.speed)),
       noise: pairs.every((p) => D.known(p.noise))
@@ -148,9 +152,9 @@
     const tie = first.score - second.score <= margin;
     const words = tie ? "A tie: " + first.variant + " and " + second.variant
       : first.variant;
-    return [words, (tie ? "They are " : "It is ")
-      + (first.score - second.score).toFixed(1) + " points apart"
-      + (tie ? "" : " from " + second.variant) + "; "
+    const gap = (first.score - second.score).toFixed(1);
+    return [words, (tie ? "They are " + gap + " points apart; "
+      : "It is " + gap + " points ahead of " + second.variant + "; ")
       + (unknown ? "how much speeds vary is not known for all of them."
         : "speeds vary by " + margin.toFixed(1) + " points at these weights.")];
   }
@@ -179,7 +183,7 @@
     return [el("p", { class: "big", id: "advised" }, words),
       el("p", {}, why), result.judged ? null : el("p", { class: "quiet" },
         "Quality does not count: " + (D.data.quality.why
-          || "schedules differ between the variants") + "."),
+          || "for some pairs schedules differ or there is one seed") + "."),
       el("div", { class: "scroll" }, scoreTable(result))];
   }
 

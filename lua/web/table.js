@@ -121,6 +121,7 @@
     return el("tr", { class: row.values.status === "ok" ? null : "failed" },
       columns().map((c, i) => el(i === 0 ? "th" : "td", {
         scope: i === 0 ? "row" : null,
+        title: i === 0 || c.key === "error" ? text(row, c) : null,
         class: c.numeric ? "number" : null }, text(row, c))));
   }
 

@@ -100,6 +100,14 @@ check.case("ties: inside the seeds' spread, inside a run's steps", function()
       .. "baseline's." and f.rests:find("a tie: inside", 1, true)
   end
   check.truthy(found, "no finding calls the tie a tie")
+  for _, chart in ipairs(doc.charts) do
+    if chart.id == "loss_tokens" then
+      check.equal(#chart.series, 8)
+      check.equal(chart.series[1].name, "small_baseline")
+      check.equal(#chart.series[1].y, 4, "points of the seeds' mean")
+      check.near(chart.series[1].x[4], 40960, 1e-6)
+    end
+  end
 end)
 
 check.case("nano runs rank no quality", function()

@@ -178,6 +178,8 @@ local function performance(index, title)
   end
 end
 
+local MEANS = "differences inside the seeds' spread are ties"
+
 local function perplexity(view)
   local spec = performance_chart(view)
   local out = alone(spec, 2, "Perplexity at each run's end")
@@ -187,6 +189,7 @@ local function perplexity(view)
     for i, y in ipairs(s.y) do s.y[i] = y and math.exp(y) or false end
   end
   panel.y = { label = "Validation perplexity", log = true }
+  out.note = tidy.caveats(view, MEANS)
   tag_models(panel, view)
   return out
 end
@@ -244,7 +247,8 @@ local function quality_speed(view)
       log = spread_out(series) },
     y = { label = "Validation loss (nats per token)" } }
   tag_discs(panel)
-  return { title = "Quality against speed", note = tidy.caveats(view),
+  return { title = "Quality against speed",
+    note = tidy.caveats(view, MEANS),
     subtitle = "down and to the right is better \u{B7} "
       .. tidy.setting(view), panels = { panel } }
 end
