@@ -240,8 +240,11 @@ static void print_results(lua_State *L) {
 
 /* --- the prompt ---------------------------------------------------------- */
 
-/* global = require(module) */
+/* global = require(module), unless the script before made one of its own. */
 static void set_global(lua_State *L, const char *global, const char *module) {
+  bool taken = lua_getglobal(L, global) != LUA_TNIL;
+  lua_pop(L, 1);
+  if (taken) return;
   lua_getglobal(L, "require");
   lua_pushstring(L, module);
   if (lua_pcall(L, 1, 1, 0) == LUA_OK) {

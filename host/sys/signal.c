@@ -50,6 +50,11 @@ void lh_signal_install(void) {
   sigaction(SIGTERM, &action, NULL);
 }
 
+lk_status lh_signal_check(lk_error *error) {
+  if (!lh_signal_broken()) return LK_OK;
+  return lk_fail(error, LK_INTERRUPTED, "interrupted");
+}
+
 static void *read_until_end(void *unused) {
   char drop[256];
   (void)unused;

@@ -24,6 +24,8 @@ void lh_signal_reset(void);
 void lh_signal_breaks(bool on);
 /* A signal came and work is to be broken off. */
 bool lh_signal_broken(void);
+/* LK_INTERRUPTED then, for long loops to ask between their steps. */
+lk_status lh_signal_check(lk_error *error);
 
 /* Start a thread that reads standard input to its end and then ends the
  * process with LH_EXIT_INTERRUPTED: a child's leash. LK_INTERNAL when no

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "../sys/file.h"
+#include "../sys/signal.h"
 #include "hash64.h"
 #include "held_out.h"
 #include "jsonl.h"
@@ -307,8 +308,10 @@ static lk_status read_sample(reading *r) {
   const lh_source *s = r->source;
   int64_t *order = lh_shuffled(s->count, 17);
   lk_status status = order ? LK_OK : no_memory(r->e);
-  for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++)
-    status = read_one(r, order[i]);
+  for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++) {
+    status = lh_signal_check(r->e);
+    if (status == LK_OK) status = read_one(r, order[i]);
+  }
   free(order);
   if (r->whole_files && r->corpus->count > 0)
     qsort(r->corpus->documents, (size_t)r->corpus->count,
@@ -321,8 +324,10 @@ static lk_status read_files(reading *r) {
   lk_status status = LK_OK;
   if (s->sampled && (s->bytes > r->wanted || r->options->max_documents > 0))
     return read_sample(r);
-  for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++)
-    status = read_one(r, i);
+  for (int64_t i = 0; status == LK_OK && i < s->count && !is_full(r); i++) {
+    status = lh_signal_check(r->e);
+    if (status == LK_OK) status = read_one(r, i);
+  }
   return status;
 }
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../sys/signal.h"
 #include "hash64.h"
 #include "pairs.h"
 #include "words.h"
@@ -186,6 +187,7 @@ static lk_status learn(trainer *r, lk_error *e) {
   lh_merge m;
   while (r->tokens < r->vocab &&
          lh_pairs_most(&r->pairs, 2, &m.left, &m.right)) {
+    LK_TRY(lh_signal_check(e));
     m.result = join_tokens(r, m.left, m.right);
     if (m.result < 0 || !apply_merge(r, &m)) return no_memory(e);
   }

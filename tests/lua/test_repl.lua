@@ -76,6 +76,12 @@ check.case("after a script", function()
   p:write "y\n"
   p:close_stdin()
   check.equal(read_all(p, "read_line"), "42")
+  assert(host.file.write(path, "help = 'mine' local gpu = 1"))
+  local q <close> = assert(host.process.spawn { program, "-i", path,
+    stdin = "pipe" })
+  q:write "help\ntype(gpu)\n"
+  q:close_stdin()
+  check.equal(read_all(q, "read_line"), "mine\ntable")
 end)
 
 check.case("tables: sorted keys, bounded depth and length", function()
@@ -297,6 +303,16 @@ check.case("Ctrl-C ends native work between two operators", function()
     { "still here$", "\4" } }, { TERM = "dumb" })
   check.truthy(out:find("interrupted", 1, true), out)
   check.equal(out:find("\nended\n", 1, true), nil)
+end)
+
+check.case("Ctrl-C ends the reading of text", function()
+  local code = "c = host.text.corpus{ source = 'system' } print 'goes' "
+    .. "for i = 1, 1000 do t, why = host.text.tokenizer{ train = c, "
+    .. "vocab = 60000 } if not t then break end end print('ended', why)\n"
+  local out = session({ { "^llmhost", code }, { "goes$", "\3" },
+    { "interrupted", "'still ' .. 'here'\n" }, { "still here$", "\4" } },
+    { TERM = "dumb" })
+  check.truthy(out:find("interrupted", 1, true), out)
 end)
 
 check.case("a dumb terminal gets no escape codes", function()
