@@ -8,8 +8,8 @@
 --     only=small     some of them, by commas
 --     batch=96,24    seq=512   accumulate=1   steps=20   warmup=5
 --     variants=none  by commas: light block int8 fp8 fp4 fp4-light fp4-int8
---     peer=compile   by commas, the fastest counts: eager graphs autotune
---                    chunked cudnn stream; no: ours alone
+--     peer=stream    by commas, the fastest counts: eager compile graphs
+--                    autotune chunked cudnn stream; no: ours alone
 --     together=1     peers that compile at once, before any is timed
 --     after=FILE     nothing is timed before this file exists
 --     rows=12        operators of a profile; 0: no profile
@@ -23,7 +23,7 @@ local profile = require "llm.profile"
 local CPU = device.backend() == "cpu"
 
 local o = { models = "auto", only = "", batch = "", variants = "none",
-  peer = CPU and "eager,compile" or "compile", together = 1, seq = 0,
+  peer = CPU and "eager,compile" or "stream", together = 1, seq = 0,
   accumulate = 0, steps = CPU and 3 or 20, warmup = CPU and 2 or 5, rows = 12,
   precision = "auto", dropout = "0.1", head_chunk = 0, fuse_group = 0,
   after = "", child = "" }

@@ -8,7 +8,7 @@ local program = require "llm.program"
 
 local bench = {}
 
--- What can be asked for beside the plain run, by name.
+-- What can be asked for beside the plain run (nothing made again), by name.
 bench.variants = {
   none = {},
   light = { recompute = "light" },
@@ -28,8 +28,8 @@ local function compile(c)
   local shape = { vocab = c.vocab, dropout = c.dropout }
   for key, value in pairs(c.row) do shape[key] = value end
   return gpu.compile(model.transformer(shape), { batch = c.batch, seq = c.seq,
-    accumulate = c.accumulate, quantize = c.storage, recompute = c.recompute,
-    saved = c.saved, precision = c.precision,
+    accumulate = c.accumulate, quantize = c.storage,
+    recompute = c.recompute or "none", saved = c.saved, precision = c.precision,
     head_chunk = c.head_chunk, fuse_group = c.fuse_group,
     optimizer = program.optimizer(OPTIMIZER, 1000), seed = 42 })
 end

