@@ -115,6 +115,8 @@ class Handler(BaseHTTPRequestHandler):
         if name == "flaky" and count(key) == 0:
             return self.send(429 if offset else 503, {"error": "slow down"},
                              {"Retry-After": "0.1"} if offset else {})
+        if name == "escape":
+            return self.send(404, {"error": "\x1b[31mred\n\r"})
         if name == "down":
             return self.send(503, {"error": "down for repairs"})
         if name == "gated" and \

@@ -69,19 +69,29 @@ local PRESETS = { original = { documents = 2000, max_chars = 3000,
 
 -- Rows come in pages of 100, one request each: by itself a sweep asks for no
 -- more than this many tokens of them.
-local ROWS_TOKENS = 50e6
+local ROWS_TOKENS = 50000000
+-- Text is held in memory while it is encoded: bytes of memory for a token.
+local MEMORY_PER_TOKEN = 40
 
+local ROWS_NOTE = "The rows API gives 100 rows a request: %.0f million "
+  .. "training tokens are fetched where %.0f million would be 4 epochs. "
+  .. "data.tokens=N asks for more; files (hf:OWNER/NAME:PATH, "
+  .. "data.source=PATH) have no such limit."
+local MEMORY_NOTE = "%.0f million training tokens are taken, what this "
+  .. "machine's memory allows, where %.0f million would be 4 epochs; "
+  .. "data.tokens=N takes more."
+
+-- How many tokens to take of a source, and a note when that is less than four
+-- epochs need.
 local function tokens_wanted(d, preset, source, amount)
   local tokens = preset.tokens or d.tokens
   if tokens ~= "auto" then return tokens end
-  if hub.is(source) and not hub.parse(source).path and amount > ROWS_TOKENS then
-    return math.tointeger(ROWS_TOKENS), ("The API gives 100 rows a request: "
-      .. "%.0f million training tokens are fetched where %.0f million would be "
-      .. "4 epochs. data.tokens=N asks for more; a file of the repository "
-      .. "(hf:OWNER/NAME:PATH) or data.source=PATH has no such limit."):format(
-      ROWS_TOKENS / 1e6, amount / 1e6)
-  end
-  return amount
+  local rows = hub.is(source) and not hub.parse(source).path
+  local most = host.machine().memory // MEMORY_PER_TOKEN
+  if rows then most = math.min(most, ROWS_TOKENS) end
+  if amount <= most then return amount end
+  return most, (rows and ROWS_NOTE or MEMORY_NOTE):format(most / 1e6,
+    amount / 1e6)
 end
 
 -- The options of host.text.prepare for a sweep's data section, and what a user

@@ -105,12 +105,17 @@ local function attempt(how)
   end
 end
 
+-- What a server said, fit for a terminal and not too long.
+function download.quoted(text)
+  return (tostring(text):sub(1, 300):gsub("[%c\x7f]", " "))
+end
+
 -- What a server says about its refusal: JSON's "error", or a header.
 local function reason(answer)
   local body = host.json.decode(answer.body)
   local text = type(body) == "table" and body.error
     or answer.headers["x-error-message"]
-  return type(text) == "string" and ": " .. text:sub(1, 300) or ""
+  return type(text) == "string" and ": " .. download.quoted(text) or ""
 end
 
 -- Seconds to wait before the next attempt.

@@ -4,6 +4,7 @@ local checkpoint = require "llm.checkpoint"
 local data = require "llm.data"
 local fail = require "llm.fail"
 local gpu = require "gpu"
+local host = require "host"
 local program = require "llm.program"
 local state = require "llm.state"
 

@@ -50,7 +50,7 @@ local function columns(body)
   for _, f in ipairs(type(body.features) == "table" and body.features or {}) do
     names[#names + 1] = tostring(f.name)
   end
-  return table.concat(names, ", ")
+  return download.quoted(table.concat(names, ", "))
 end
 
 -- The page's lines of JSONL, with `field` alone; how many rows came and how
@@ -96,7 +96,7 @@ local function fetch_page(spec, offset, field, settings, label)
   local body, why = host.json.decode(answer.body)
   if type(body) ~= "table" or type(body.rows) ~= "table" then
     return wrong(("%s: the answer is no page of rows (%s%s)"):format(url,
-      answer.headers["content-type"] or "no type",
+      download.quoted(answer.headers["content-type"] or "no type"),
       body == nil and why and "; " .. why or ""))
   end
   local text, count, cut = lines_of(body, field, url)

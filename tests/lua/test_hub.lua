@@ -1,6 +1,7 @@
 -- Rows from the hub, over real sockets, from a server that speaks its protocol
 -- well and badly (tests/hub_server.py); names, tokens, redirects, proxies.
 local check = require "check"
+local data = require "llm.data"
 local host = require "host"
 local hub = require "llm.hub"
 local t = require("hubtest").start "hub"
@@ -52,6 +53,32 @@ check.case("what the usual variables say", function()
   assert(host.file.mkdir(folder .. "/login"))
   assert(host.file.write(folder .. "/login/token", "hf_file\n"))
   check.equal(with { HF_HOME = folder .. "/login" }.token, "hf_file")
+end)
+
+check.case("what a sweep asks for by itself", function()
+  local function options(changes, amount)
+    local d = { source = "auto", tokenizer = "auto", tokens = "auto",
+      vocab = 49152, validation = .1, cache = "c", field = "text" }
+    for key, value in pairs(changes) do d[key] = value end
+    return data.options(d, "full", amount or 1e8, 1000)
+  end
+  local o, note = options {}
+  check.equal(o.source, "hf:HuggingFaceTB/smollm-corpus/cosmopedia-v2/train")
+  check.equal(o.tokenizer, "hf:HuggingFaceTB/SmolLM-135M")
+  check.equal(o.tokens, 50000000)
+  check.truthy(note:find("50 million training tokens are fetched where 100 "
+    .. "million would be 4 epochs", 1, true), note)
+  o, note = options({}, 1000000)
+  check.equal(o.tokens, 1000000)
+  check.equal(note, nil)
+  check.equal(options({ tokens = 70000000 }).tokens, 70000000)
+  check.equal(options({ vocab = 8192 }).tokenizer, nil)
+  check.equal(options({ tokenizer = "train" }).tokenizer, nil)
+  check.equal(options({ source = "x" }).tokenizer, nil)
+  check.equal(options({ source = "hf:a/b:c.jsonl" }).tokens, 1e8)
+  check.equal(options({ preset = "original" }).tokens, 500000)
+  o, note = options({ source = "x" }, 1 << 50)
+  check.truthy(o.tokens < 1 << 40 and note:find("memory allows", 1, true))
 end)
 
 -- --- rows -------------------------------------------------------------------
@@ -141,6 +168,11 @@ case("answers that are not what they should be", function()
   local e = refused("hf:t/good/c/none",
     "the server answers 404: The split does not exist; is the name right?")
   check.equal(e.code, "world")
+end)
+
+case("what a server says cannot steer a terminal", function()
+  local e = refused("hf:t/escape/c/s", "the server answers 404:  [31mred")
+  check.equal(tostring(e):find("%c"), nil)
 end)
 
 case("coded answers are decoded", function()

@@ -95,5 +95,19 @@ print(" ".join(map(str, ids)))]], folder, stdin = "null", stdout = "pipe" })
   check.equal(p:wait(10).exit, 0)
 end)
 
+check.case("what tokenizers saves is read, and gives its ids", function()
+  need_merges()
+  local path = folder .. "/theirs.json"
+  local p = assert(host.process.spawn { python "tokenizers",
+    REFERENCE .. "smollm.py", MERGES, "--save", path, stdin = "null" })
+  check.equal(p:wait(60).exit, 0)
+  local t = assert(host.text.tokenizer { file = path })
+  check.equal(t:count(), 49152)
+  check.equal(t:special "<empty_output>", 16)
+  check.equal(t:hash(), assert(host.text.tokenizer { merges = MERGES })
+    :hash())
+  compare(t)
+end)
+
 host.file.remove_tree(folder)
 check.done()

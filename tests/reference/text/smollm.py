@@ -3,7 +3,9 @@ SmolLM's vocabulary: smollm_ids.txt, one line of ids for each line of
 hostile.txt, then one for the first 4000 characters of train.txt.
 
   pip install tokenizers
-  python3 smollm.py MERGES.TXT [--check]      (--check: compare, write nothing)
+  python3 smollm.py MERGES.TXT                writes smollm_ids.txt
+  python3 smollm.py MERGES.TXT --check        compares
+  python3 smollm.py MERGES.TXT --save FILE    writes a tokenizer.json
 
 The vocabulary is put together here from merges.txt alone: 17 specials, the
 characters that stand for 235 byte values in code-point order, one id a merge.
@@ -13,7 +15,7 @@ host/text/tokenizer_file.c); the texts hold none of them.
 import os
 import sys
 
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SPECIALS = """<|endoftext|> <|im_start|> <|im_end|> <repo_name> <reponame>
 <file_sep> <filename> <gh_stars> <issue_start> <issue_comment> <issue_closed>
@@ -54,6 +56,11 @@ def tokenizer(path):
 def main():
     here = os.path.dirname(os.path.abspath(__file__))
     t = tokenizer(sys.argv[1])
+    if "--save" in sys.argv:
+        t.add_special_tokens(SPECIALS)
+        t.decoder = decoders.ByteLevel()
+        t.save(sys.argv[3])
+        return
 
     def read(name):
         return open(os.path.join(here, name), encoding="utf-8",
