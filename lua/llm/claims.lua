@@ -33,11 +33,12 @@ local function measured(models, word)
       out.parameters[#out.parameters + 1] = p.parameters
       out.noise = p.noise and math.max(out.noise or 0, p.noise)
         or math.huge
-      if p.quality then ppl[#ppl + 1] = p.quality.perplexity end
       claims.collect(out, v, m.baseline)
-      out.comparable = out.comparable ~= false and p.comparable
-      out.seeds = math.min(out.seeds or math.huge,
-        p.quality and p.quality.seeds or 0)
+      if p.quality then -- a pair that has not finished says nothing
+        ppl[#ppl + 1] = p.quality.perplexity
+        out.comparable = out.comparable ~= false and p.comparable
+        out.seeds = math.min(out.seeds or math.huge, p.quality.seeds)
+      end
       out.epochs = claims.most_epochs(v, m.baseline, out.epochs)
     end
   end

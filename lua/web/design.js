@@ -24,10 +24,8 @@
       el("dt", {}, "parameters"), el("dd", {}, D.si(row.parameters)),
       el("dt", {}, "heads"), el("dd", {}, row.n_heads + ":"
         + row.n_kv_heads),
-      el("dt", {}, row.decided ? "memory" : "predicted"),
-      el("dd", {}, D.bytes(row.predicted)),
-      el("dt", {}, row.decided ? "batch" : "batch, predicted"),
-      el("dd", {}, batch),
+      el("dt", {}, "memory"), el("dd", {}, D.bytes(row.predicted)),
+      el("dt", {}, "batch"), el("dd", {}, batch),
       row.status === "ok" ? [el("dt", {}, "steps"),
         el("dd", {}, String(row.step ?? row.steps ?? "–"))] : null);
   }
@@ -38,6 +36,7 @@
       class: "cell " + (WORD[row.status] ? row.status : "bad"),
       "data-name": row.name, "data-status": row.status },
     el("strong", {}, WORD[row.status] || row.status),
+    row.decided ? null : el("span", { class: "quiet" }, " · predicted"),
     rows.length > 1 ? " seed " + row.seed : null, facts(row), bar(row),
     row.error && row.error !== "not finished"
       ? el("p", { class: "error" }, row.error) : null)));

@@ -179,7 +179,12 @@
         ? "No data with these filters."
         : "No pair of a variant and its baseline has finished.")];
     }
-    const result = scored(list), [words, why] = advised(result);
+    const result = scored(list);
+    const nothing = D.state.weights.every((w, i) => w === 0
+      || (i === 2 && !result.judged));
+    const [words, why] = nothing
+      ? ["Nothing to weigh", "No weight is left that counts."]
+      : advised(result);
     return [el("p", { class: "big", id: "advised" }, words),
       el("p", {}, why), result.judged ? null : el("p", { class: "quiet" },
         "Quality does not count: " + (D.data.quality.why
@@ -231,7 +236,7 @@
     const sliders = [slider(0, "memory"), slider(1, "speed"),
       slider(2, "quality")];
     panel.append(three, section("Changes paired by model", pairs),
-      section("Recommendation", el("div", { class: "weights" },
+      section("Recommendation", el("div", { class: "sliders" },
         sliders.map((s) => s.node)), result),
       section("Findings", findings), section("Advice", advice));
     return function () {

@@ -148,6 +148,8 @@ check.case("a running sweep: progress, plans, common memory", function()
   check.equal(row.step, 7)
   check.near(row.left_seconds, 13 * .7, 1e-6)
   check.equal(doc.design[5].status, "pending")
+  check.equal(doc.rows[4].values.status, "running")
+  check.equal(doc.rows[5].values.status, "waiting")
   check.truthy(doc.design[5].parameters > 10000, "no exact count")
   check.truthy(doc.design[5].predicted > 100000, "no plan")
   check.equal(doc.pairs[1].variant, "gqa")
@@ -363,14 +365,14 @@ end
 check.case("wrong words on the command line", function()
   local code, line = ended "prot=80"
   check.equal(code, 2)
-  check.equal(line, "dashboard: unknown key 'prot'; did you mean 'port'?")
+  check.equal(line, "llmhost: unknown key 'prot'; did you mean 'port'?")
   code, line = ended "port=99999"
   check.equal(code, 2)
-  check.equal(line, "dashboard: port=99999: expected a port from 0 to 65535")
+  check.equal(line, "llmhost: port = 99999: out of range, 0 … 65535")
   code, line = ended "FOLDER"
   check.equal(code, 2)
-  check.equal(line, "dashboard: unknown argument 'FOLDER'; options are "
-    .. "written key=value: open, port, results, script")
+  check.equal(line, "llmhost: unknown argument 'FOLDER' (options of a "
+    .. "script are written key=value)")
   code, line = ended "script=nothing.lua"
   check.equal(code, 2)
   check.truthy(line:find("dashboard: script=nothing.lua: ", 1, true), line)

@@ -225,6 +225,19 @@ function document.view(source)
   return view
 end
 
+-- Experiments that have not ended are told apart by whether they have begun.
+local function name_open(list, view)
+  for _, r in ipairs(list) do
+    local known = view.experiments[r.name]
+    if r.status == "interrupted" and not (known and known.status) then
+      r.status = "waiting"
+    elseif r.status == "interrupted" and known.status == "running"
+      and view.running then
+      r.status = "running"
+    end
+  end
+end
+
 -- The list of results that a view's journal gives, with memory compared at the
 -- common batch also while the sweep still runs; {} when there are none.
 function document.results(view, design)
@@ -232,7 +245,9 @@ function document.results(view, design)
   local s = view.state
   local plans = design:common(s, view.backend)
   s.common = plans and { plans = plans } or nil
-  return results.build(s) or {}
+  local list = results.build(s) or {}
+  name_open(list, view)
+  return list
 end
 
 -- The document. live = false for the page that stands alone.
