@@ -4,54 +4,46 @@
 -- operators that take the time.
 --
 --   llmhost experiments/bench.lua [key=value …] [--json]
---     models=full    or nano, the sweep's four models; auto: by device
---     only=small     some of them, by commas
---     batch=96,24    seq=512   accumulate=1   steps=20   warmup=5
---     variants=none  by commas: light block int8 fp8 fp4 fp4-light fp4-int8
---     peer=stream    by commas, the fastest counts: eager compile graphs
---                    autotune chunked cudnn stream; no: ours alone
---     together=1     peers that compile at once, before any is timed
---     after=FILE     nothing is timed before this file exists
---     rows=12        operators of a profile; 0: no profile
+--     models=nano only=small batch=8 variants=none,fp4 peer=no
 local bench = require "llm.bench"
 local benchtable = require "llm.benchtable"
 local device = require "llm.device"
 local host = require "host"
+local keys = require "llm.keys"
 local peer = require "llm.peer"
 local profile = require "llm.profile"
 
 local CPU = device.backend() == "cpu"
 
-local o = { models = "auto", only = "", batch = "", variants = "none",
-  peer = CPU and "eager,compile" or "stream", together = 1, seq = 0,
-  accumulate = 0, steps = CPU and 3 or 20, warmup = CPU and 2 or 5, rows = 12,
-  precision = "auto", dropout = "0.1", head_chunk = 0, fuse_group = 0,
-  after = "", child = "" }
+local o = keys.read {
+  { "models", "string", "auto", "nano or full, the sweep's four models; by "
+    .. "device", { words = { "auto", "nano", "full" } } },
+  { "only", "string", "", "some of them, by commas" },
+  { "batch", "string", "", "micro-batches, by commas; by device and models" },
+  { "seq", "integer", 0, "context; 0: by models", { least = 0 } },
+  { "accumulate", "integer", 0, "micro-batches of a step; 0: by device",
+    { least = 0 } },
+  { "steps", "integer", CPU and 3 or 20, "timed", { least = 1 } },
+  { "warmup", "integer", CPU and 2 or 5, "steps before", { least = 1 } },
+  { "variants", "string", "none", "rows of a model, by commas: none light "
+    .. "block int8 fp8 fp4 fp4-light fp4-int8 fp4-fp8" },
+  { "peer", "string", CPU and "eager,compile" or "stream", "ways to run "
+    .. "PyTorch, by commas, the fastest counts: eager compile graphs autotune "
+    .. "chunked cudnn stream; no: ours alone" },
+  { "together", "integer", 1, "peers that compile at once", { least = 1 } },
+  { "rows", "integer", 12, "operators of a profile; 0: no profile",
+    { least = 0 } },
+  { "precision", "string", "auto", "arithmetic" },
+  { "dropout", "string", "0.1", "share of activations dropped" },
+  { "head_chunk", "integer", 0, "rows of logits at a time; 0: by device",
+    { least = 0 } },
+  { "fuse_group", "integer", 0, "matrices orthogonalized at once; 0: by device",
+    { least = 0 } },
+  { "after", "string", "", "nothing is timed before this file exists" },
+  { "child", "string", "", "", { hidden = true } },
+}
 
 local function usage(...) host.raise("usage", "bench: " .. ...) end
-
-local function read_options()
-  for _, word in ipairs(host.options.args or {}) do
-    local key, value = word:match "^([%w_]+)=(.*)$"
-    if o[key or ""] == nil then
-      local known = {}
-      for name in pairs(o) do
-        if name ~= "child" then known[#known + 1] = name end
-      end
-      table.sort(known)
-      usage(("'%s' is none of %s="):format(word, table.concat(known, "= ")))
-    end
-    local least = (key == "steps" or key == "warmup" or key == "together")
-      and 1 or 0
-    if type(o[key]) == "number" then
-      value = math.tointeger(value)
-      if not value or value < least then
-        usage(("%s must be a whole number from %d"):format(key, least))
-      end
-    end
-    o[key] = value
-  end
-end
 
 local function words_of(text, known, what)
   local list = {}
@@ -251,7 +243,6 @@ local function print_all(entries)
   end
 end
 
-read_options()
 if o.child ~= "" then
   local c = assert(host.json.decode(o.child))
   print(host.json.encode(bench.measure(c)))

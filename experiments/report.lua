@@ -4,10 +4,13 @@
 --   llmhost experiments/report.lua [FOLDER]     default: experiment_results
 local console = require "llm.console"
 local host = require "host"
+local keys = require "llm.keys"
 local output = require "llm.output"
 
 local function main()
-  local folder = (host.options.args or {})[1] or "experiment_results"
+  local _, words = keys.read({}, { words = { { "FOLDER",
+    "a sweep's results; experiment_results" } } })
+  local folder = words[1] or "experiment_results"
   if not host.file.exists(folder .. "/journal.jsonl") then
     io.stderr:write(folder, ": no journal.jsonl there; a sweep writes it: ",
       "llmhost experiments/sweep.lua\n")

@@ -5,7 +5,8 @@
 --     { "port", "integer", 8501, "where it listens", { least = 1 } },
 --   }
 --
--- Fields are those of llm.schema: path, type, default, meaning, options.
+-- Fields are those of llm.schema: path, type, default, meaning, options; one
+-- with hidden = true is between the script and its children.
 local fail = require "llm.fail"
 local host = require "host"
 local nearest = require "llm.nearest"
@@ -31,7 +32,9 @@ end
 
 local function names_of(fields)
   local names = {}
-  for i, field in ipairs(fields) do names[i] = field.path end
+  for _, field in ipairs(fields) do
+    if not field.hidden then names[#names + 1] = field.path end
+  end
   return names
 end
 
@@ -40,9 +43,10 @@ local function find(fields, key)
     if field.path == key then return field end
   end
   local near = nearest(key, names_of(fields))
+  local names = table.concat(names_of(fields), ", ")
   fail.raise("usage", "unknown key '%s'%s", key, near
-    and "; did you mean '" .. near .. "'?" or "; there is "
-      .. table.concat(names_of(fields), ", "))
+    and "; did you mean '" .. near .. "'?"
+    or "; there is " .. (names == "" and "none" or names))
 end
 
 -- Is this run to explain the script rather than to do its work?
@@ -70,7 +74,11 @@ function keys.read(list, about, words)
     values[f[1]] = f[3]
   end
   if keys.asked() then
-    require("llm.usage").explain { fields = fields, words = about.words,
+    local shown = {}
+    for _, field in ipairs(fields) do
+      if not field.hidden then shown[#shown + 1] = field end
+    end
+    require("llm.usage").explain { fields = shown, words = about.words,
       flags = about.flags }
     os.exit(0, true)
   end

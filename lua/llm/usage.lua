@@ -128,8 +128,9 @@ local function as_text(d)
     plain[i] = "[" .. w[1] .. "]"
     rows[i] = { w[1], w[2] }
   end
-  lines[1] = ("usage: llmhost %s %s[key=value …] [options]"):format(d.script,
-    #plain > 0 and table.concat(plain, " ") .. " " or "")
+  lines[1] = ("usage: llmhost %s %s%s[options]"):format(d.script,
+    #plain > 0 and table.concat(plain, " ") .. " " or "",
+    (#d.fields > 0 or d.spoken) and "[key=value …] " or "")
   if d.about ~= "" then
     lines[#lines + 1] = ""
     lines[#lines + 1] = d.about

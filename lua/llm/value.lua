@@ -103,8 +103,10 @@ function value.check(field, v, what)
   local n = type(checked) == "number" and checked
   if n and ((field.least and n < field.least)
     or (field.most and n > field.most)) then
-    fail.raise(what, "%s = %s: out of range, %s … %s", field.path, show(v),
-      field.least or "-inf", field.most or "inf")
+    local bounds = not field.most and "at least " .. field.least
+      or not field.least and "at most " .. field.most
+      or field.least .. " … " .. field.most
+    fail.raise(what, "%s = %s: out of range, %s", field.path, show(v), bounds)
   end
   return checked
 end

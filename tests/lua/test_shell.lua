@@ -78,6 +78,18 @@ check.case("--help --json is for programs", function()
   check.equal(d.matrix[4], "gqa_fp4")
 end)
 
+check.case("every key of every script has a type and a meaning", function()
+  for _, path in ipairs(scripts) do
+    local out = run { program, path, "--json", "--help" }
+    local d = assert(host.json.decode(out), path)
+    for _, key in ipairs(d.keys) do
+      check.truthy(key.doc ~= "", path .. ": " .. key.name)
+      check.truthy(key.type ~= "" and key.default, path .. ": " .. key.name)
+    end
+    check.truthy(#d.keys > 0 or #d.words > 0, path)
+  end
+end)
+
 check.case("a user's script: by its heading, or by itself", function()
   local mine = folder .. "/mine.lua"
   assert(host.file.write(mine, "-- Sums words.\n--\n-- n=3 how many\n"
