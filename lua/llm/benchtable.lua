@@ -105,17 +105,18 @@ function benchtable.profile(entry, most)
     .. "peaks %.4g TFLOP/s, %.4g GB/s"):format(c.row.name, c.batch,
     entry.variant, 1e3 * r.step_seconds, 1e3 * r.call_by_call_seconds,
     r.peak_flops / 1e12, r.peak_bandwidth / 1e9) }
-  local rows = {}
+  local rows, unit, word = {}, 1e9, "GFLOP/s"
+  if r.peak_flops >= 1e13 then unit, word = 1e12, "TFLOP/s" end
   for i = 1, math.min(most, #r.operators) do
     local s = r.operators[i]
     rows[i] = { s.name, ("%.0f"):format(s.calls),
       ("%.3f"):format(1e3 * s.seconds),
       percent(s.seconds / r.call_by_call_seconds),
-      ("%.1f"):format(s.flops / s.seconds / 1e9),
+      ("%.1f"):format(s.flops / s.seconds / unit),
       ("%.1f"):format(s.bytes / s.seconds / 1e9),
       ("%.0f%%"):format(100 * s.light / s.seconds) }
   end
-  local text = columns.text({ "operator", "calls", "ms", "share", "GFLOP/s",
+  local text = columns.text({ "operator", "calls", "ms", "share", word,
     "GB/s", "light" }, rows)
   for _, line in ipairs(text) do lines[#lines + 1] = "  " .. line end
   return lines
