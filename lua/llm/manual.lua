@@ -59,6 +59,13 @@ manual.environment = {
   { "LLMHOST_THREADS", "threads of the CPU backend; all by default. Results "
     .. "do not depend on it." },
   { "LLMHOST_CPU_LEVEL", "v1, v3 or v4: an older instruction-set level." },
+  { "LLMHOST_TUNE", "measure: on CUDA, time the candidates of a matrix product "
+    .. "instead of taking the library's first." },
+  { "LLMHOST_PYTHON", "the python that has torch, for the bench's peer; "
+    .. "python3 by default." },
+  { "HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, "
+    .. "HF_HUB_DOWNLOAD_TIMEOUT, https_proxy, no_proxy",
+    "what they mean elsewhere, for data of the Hugging Face hub." },
   { "LLMHOST_LUA_MEMORY", "limit of a Lua state, such as 2GB." },
   { "NO_COLOR", "no colours, unless --color=always." },
   { "XDG_STATE_HOME", "where the prompt keeps its history; ~/.local/state "

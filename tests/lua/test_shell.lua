@@ -277,9 +277,15 @@ check.case("the manual names what --help names", function()
   for _, path in ipairs(scripts) do
     check.truthy(page:find(path:gsub("%-", "\\-"), 1, true), path)
   end
+  -- Variables are told of twice: here and in the README's table.
+  local readme = host.file.read "README.md"
   for _, variable in ipairs(manual.environment) do
-    check.truthy(host.file.read "README.md":find(variable[1], 1, true)
-      or variable[1] == "XDG_STATE_HOME", variable[1])
+    for name in variable[1]:gmatch "[%w_]+" do
+      check.truthy(readme:find("`" .. name, 1, true), name)
+    end
+  end
+  for name in readme:gmatch "\n| `([A-Z_]+)[=`]" do
+    check.truthy(page:find(name, 1, true), name)
   end
 end)
 
