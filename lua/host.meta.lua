@@ -7,6 +7,7 @@
 ---@field path? string file for the body; otherwise it is kept in memory
 ---@field offset? integer bytes that the file holds already (0)
 ---@field etag? string the ETag of what they are of; without it the file starts over
+---@field authorities? string file of certificates to trust; otherwise the system's
 ---@field most? integer bytes of a body in memory (64 MiB)
 ---@field connect? number seconds to wait for a connection (20)
 ---@field idle? number seconds to wait for a byte (60)
@@ -42,7 +43,7 @@
 ---@field answer fun(self: host.fetch): table status, headers (names in lower case), body (empty when it went to a file).
 ---@field close fun(self: host.fetch) Free what it holds now rather than when it is collected.
 ---@field progress fun(self: host.fetch): integer, integer|nil Bytes so far, and of all; nil when the server does not say.
----@field wait fun(self: host.fetch, seconds: number): boolean|nil, string?, string? Go on for at most so long; true when the answer is there, whatever its status. Or nil, message, and offline, cut, timeout, refused, disk or io.
+---@field wait fun(self: host.fetch, seconds: number): boolean|nil, string?, string? Go on for at most so long; true when the answer is there, whatever its status. Or nil, message, and offline, cut, timeout, untrusted, refused, disk or io.
 
 ---@class host.file
 ---@field append fun(path: string, data: string, sync?: boolean): true|nil, string?, string? Append in one piece; a failed append is cut off again.

@@ -2,9 +2,10 @@
 
   python3 hub_server.py FOLDER
 
-Serves on two ports of 127.0.0.1 and prints both. FOLDER gets `requests`, one
-JSON object a request (port, path, method and the headers that matter), and may
-hold tokenizer.json. What is asked for decides what happens: the names of
+Serves on two ports of 127.0.0.1, and by TLS on a third where the openssl program
+makes a certificate (FOLDER/cert.pem) for localhost; prints the ports. FOLDER
+gets `requests`, one JSON object a request (port, path, method and the headers
+that matter), and may hold tokenizer.json. What is asked for decides what happens: the names of
 datasets and files are those of the functions below. Ends with its standard
 input.
 """
@@ -12,6 +13,8 @@ import gzip
 import hashlib
 import json
 import os
+import ssl
+import subprocess
 import sys
 import threading
 import time
@@ -101,7 +104,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.file(jsonl(50), '"blob"')
             else:
                 self.send(404, {"error": "no such page"})
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLError):
             self.close_connection = True
 
     # --- rows ---------------------------------------------------------------
@@ -242,13 +245,33 @@ class Handler(BaseHTTPRequestHandler):
                          {"X-Error-Message": "Entry not found"})
 
 
+def certificate():
+    """TLS with a certificate that nobody signed; None without openssl."""
+    cert, key = (os.path.join(FOLDER, n) for n in ("cert.pem", "key.pem"))
+    try:
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+             "ec_paramgen_curve:P-256", "-nodes", "-keyout", key, "-out", cert,
+             "-days", "2", "-subj", "/CN=localhost", "-addext",
+             "subjectAltName=DNS:localhost,DNS:datasets-server.localhost"],
+            check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(cert, key)
+    return context
+
+
 def main():
-    for _ in range(2):
+    tls = certificate()
+    for i in range(3 if tls else 2):
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        if i == 2:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         server.daemon_threads = True
         SERVERS.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(SERVERS[0].server_port, SERVERS[1].server_port, flush=True)
+    print(*[s.server_port for s in SERVERS], flush=True)
     sys.stdin.read()
 
 

@@ -34,6 +34,8 @@ static const lh_option option_list[] = {
      "bytes that the file holds already (0)"},
     {"etag", LH_STRING, AT(etag), 0, 0, NULL,
      "the ETag of what they are of; without it the file starts over"},
+    {"authorities", LH_STRING, AT(authorities), 0, 0, NULL,
+     "file of certificates to trust; otherwise the system's"},
     {"most", LH_INTEGER, AT(most), 1, 1e9, NULL,
      "bytes of a body in memory (64 MiB)"},
     {"connect", LH_NUMBER, AT(connect), 0.001, 3600, NULL,
@@ -102,7 +104,8 @@ static int fetch_answer(lua_State *L) {
 static const lh_function methods[] = {
     {"wait", fetch_wait, "(seconds: number): boolean|nil, string?, string?",
      "Go on for at most so long; true when the answer is there, whatever its "
-     "status. Or nil, message, and offline, cut, timeout, refused, disk or io.",
+     "status. Or nil, message, and offline, cut, timeout, untrusted, refused, "
+     "disk or io.",
      NULL},
     {"progress", fetch_progress, "(): integer, integer|nil",
      "Bytes so far, and of all; nil when the server does not say.", NULL},

@@ -177,8 +177,9 @@ static lk_status set_headers(lh_fetch *f, lk_error *e) {
   return LK_OK;
 }
 
-static void set_options(lh_fetch *f) {
+static void set_options(lh_fetch *f, const lh_fetch_request *r) {
   CURL *c = f->easy;
+  if (r->authorities) curl_easy_setopt(c, CURLOPT_CAINFO, r->authorities);
   curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
   curl_easy_setopt(c, CURLOPT_ERRORBUFFER, f->text);
   /* What trickles is as good as nothing. */
@@ -258,7 +259,7 @@ lk_status lh_fetch_open(const lh_fetch_request *r, lh_fetch **out,
               copy_string(r->path, &f->path) & copy_string(r->etag, &f->etag);
   lk_status status = fine && f->easy && f->multi ? LK_OK : no_memory(e);
   if (status == LK_OK) {
-    set_options(f);
+    set_options(f, r);
     status = begin(f, f->url, e);
   }
   if (status == LK_OK) *out = f;
@@ -301,7 +302,8 @@ static const struct {
     {CURLE_GOT_NOTHING, "cut"},
     {CURLE_HTTP2_STREAM, "cut"},
     {CURLE_HTTP2, "cut"},
-    {CURLE_PEER_FAILED_VERIFICATION, "refused"},
+    {CURLE_PEER_FAILED_VERIFICATION, "untrusted"},
+    {CURLE_SSL_CACERT_BADFILE, "untrusted"},
     {CURLE_BAD_CONTENT_ENCODING, "refused"},
 };
 

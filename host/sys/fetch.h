@@ -28,13 +28,15 @@ typedef struct lh_fetch_request {
   const char *path;       /* file for the body; NULL: memory */
   int64_t offset;         /* bytes that `path` holds already, … */
   const char *etag;       /* … of what this names; NULL: start over */
+  const char *authorities; /* file of certificates to trust in place of the
+                             system's; NULL: those */
   int64_t most;           /* bytes of a body in memory; 0: 64 MiB */
   double connect, idle;   /* seconds: for a connection; without a byte */
 } lh_fetch_request;
 
 /* Why a transfer failed, as a word: offline (no address, no connection), cut
- * (the connection ended early), timeout, refused (a certificate, a redirect
- * or an answer that is not to be trusted), disk, io. */
+ * (the connection ended early), timeout, untrusted (the server's certificate),
+ * refused (a redirect or an answer that is not to be taken), disk, io. */
 typedef struct lh_fetch lh_fetch;
 
 /* The version of libcurl, or NULL when the build has none. */

@@ -82,7 +82,7 @@ end
 
 local function start(how)
   local request = { url = how.url, token = how.token, most = how.most,
-    connect = how.connect, idle = how.idle }
+    connect = how.connect, idle = how.idle, authorities = how.authorities }
   if how.path then
     request.path = part_of(how.path)
     request.offset, request.etag = part(how)
@@ -154,12 +154,12 @@ local function finished(how, answer)
 end
 
 -- Fetch how.url: into how.path, or into memory. how: token, label, most,
--- check, say(text), connect, idle, attempts (5), backoff (seconds before the
--- second attempt, then twice as many each time; 1), quiet, reached (the server
--- has answered before: a lost connection is worth all attempts). Gives the
--- answer (status, headers, body); or nil, message, word ("status" and the
--- number as a fourth for an answer that refuses). Raises "interrupted" on a
--- signal.
+-- check, say(text), connect, idle, authorities, attempts (5), backoff (seconds
+-- before the second attempt, then twice as many each time; 1), quiet, reached
+-- (the server has answered before: a lost connection is worth all attempts).
+-- Gives the answer (status, headers, body); or nil, message, word ("status"
+-- and the number as a fourth for an answer that refuses). Raises "interrupted"
+-- on a signal.
 function download.get(how)
   how.attempts, how.backoff = how.attempts or 5, how.backoff or 1
   for n = 1, how.attempts do

@@ -56,7 +56,8 @@ local WITHOUT = "; without the hub: data.source=PATH (text or JSONL, plain, "
   .. "data.tokenizer=train"
 
 local ADVICE = { offline = WITHOUT, timeout = WITHOUT, cut = WITHOUT,
-  unsupported = WITHOUT }
+  unsupported = WITHOUT, untrusted = "; if a proxy of yours answers, name its "
+    .. "certificate in CURL_CA_BUNDLE" }
 local REFUSALS = {
   [401] = "; it needs an access token of yours (HF_TOKEN)",
   [403] = "; your access token (HF_TOKEN) is not allowed to read it: ask on "
@@ -89,8 +90,8 @@ local function rows_of(endpoint)
 end
 
 -- What the usual variables say: HF_ENDPOINT, HF_TOKEN, HF_HOME, HF_HUB_CACHE,
--- HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT. `cache`: our own folder; `say`:
--- takes a line of text.
+-- HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT, CURL_CA_BUNDLE. `cache`: our own
+-- folder; `say`: takes a line of text.
 function hub.settings(cache, say, getenv)
   getenv = getenv or os.getenv
   local function get(name)
@@ -109,6 +110,8 @@ function hub.settings(cache, say, getenv)
     shared = get "HF_HUB_CACHE" or get "HUGGINGFACE_HUB_CACHE"
       or home .. "/hub",
     offline = truthy(get "HF_HUB_OFFLINE"),
+    authorities = get "CURL_CA_BUNDLE" or get "SSL_CERT_FILE"
+      or get "REQUESTS_CA_BUNDLE",
     idle = tonumber(get "HF_HUB_DOWNLOAD_TIMEOUT" or "") or 60 }
 end
 

@@ -88,6 +88,7 @@ local function request(spec, settings, url, label)
   return { url = url, token = settings.token, say = settings.say,
     idle = settings.idle, backoff = settings.backoff,
     attempts = settings.attempts, reached = settings.reached,
+    authorities = settings.authorities,
     label = spec.repo .. "/" .. label }
 end
 

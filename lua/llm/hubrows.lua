@@ -90,7 +90,7 @@ local function fetch_page(spec, offset, field, settings, label)
     token = settings.token, say = settings.say, idle = settings.idle,
     backoff = settings.backoff, attempts = settings.attempts,
     most = ANSWER_MOST, label = label, quiet = true,
-    reached = settings.reached }
+    authorities = settings.authorities, reached = settings.reached }
   if not answer then return nil, message, word, status end
   settings.reached = true
   local body, why = host.json.decode(answer.body)
@@ -124,9 +124,21 @@ local function begin(folder, page, spec, failed)
   return note
 end
 
-local function show(spec, got)
-  host.terminal.progress(("%s: %s rows, %s"):format(spec.name,
-    size.count(got.rows), size.bytes(got.bytes)))
+-- "12k rows, 41 MB (12 %, 8 min 05 s left)": of the bytes or rows wanted, or
+-- of all there are.
+local function show(run, note)
+  local got, want = run.got, run.want
+  local share, goal = got.offset / math.max(note.rows, 1), ""
+  if want.bytes then share = math.max(share, got.bytes / want.bytes) end
+  if want.rows then share = math.max(share, got.rows / want.rows) end
+  if not run.from then
+    run.from, run.began = share, host.clock() -- what was here took no time
+  elseif share < 1 and share > run.from then
+    goal = (" (%.0f %%, %s left)"):format(100 * share, size.seconds((1 - share)
+      * (host.clock() - run.began) / (share - run.from)))
+  end
+  host.terminal.progress(("%s: %s rows, %s%s"):format(run.spec.name,
+    size.count(got.rows), size.bytes(got.bytes), goal))
 end
 
 -- Whether what is there is enough.
@@ -165,7 +177,7 @@ local function one_page(run, note)
   got.offset, got.files = got.offset + PAGE, got.files + 1
   got.rows = math.min(got.rows + count, note.rows)
   got.bytes = got.bytes + (host.file.size(path) or 0)
-  if got.fetched > 0 then show(run.spec, got) end
+  if got.fetched > 0 then show(run, note) end
   return note
 end
 
@@ -177,6 +189,7 @@ end
 function hubrows.get(spec, want, settings)
   local field, failed = want.field or "text", settings.failed
   local run = { spec = spec, field = field, settings = settings, got = fresh(),
+    want = want,
     folder = folder_of(spec, field, settings), failed = failed }
   local note, restarts = about(run.folder), 0
   while not enough(run.got, want, note) do

@@ -16,7 +16,8 @@ function hubtest.start(name)
   server = host.process.spawn { "python3", "tests/hub_server.py", folder,
     stdin = "pipe", stdout = "pipe" }
   local line = server and server:read_line(20) or ""
-  hubtest.port, hubtest.other = line:match "^(%d+) (%d+)$"
+  hubtest.port, hubtest.other, hubtest.tls = line:match
+    "^(%d+) (%d+) ?(%d*)$"
   here = hubtest.port and "http://127.0.0.1:" .. hubtest.port
   hubtest.folder, hubtest.here = folder, here
   return hubtest

@@ -294,6 +294,26 @@ case("proxies are used, but not for what no_proxy names", function()
   check.truthy(out:find("^false.*connect"), out)
 end)
 
+case("TLS: only with a certificate that is trusted, and never back", function()
+  if t.tls == "" then check.skip "no openssl to make a certificate" end
+  local env = { HF_ENDPOINT = "https://localhost:" .. t.tls,
+    HF_TOKEN = "hf_secret" }
+  requests()
+  local e = refused("hf:t/good/c/s", "certificate", settings(env))
+  check.truthy(tostring(e):find("; if a proxy of yours answers, name its "
+    .. "certificate in CURL_CA_BUNDLE", 1, true), tostring(e))
+  check.equal(#requests(), 0, "nothing was asked of a stranger")
+  env.CURL_CA_BUNDLE = folder .. "/cert.pem"
+  check.equal(hub.source("hf:t/good/c/s", {}, settings(env)).rows, 250)
+  local first = requests()[1]
+  check.equal(tostring(first.port), t.tls)
+  check.equal(first.headers.Host, "datasets-server.localhost:" .. t.tls)
+  check.equal(first.headers.Authorization, "Bearer hf_secret")
+  refused("hf:t/files:moved.jsonl", "it redirects to '" .. "http://127.0.0.1:"
+    .. t.other .. "', which is not safe to follow", settings(env))
+  check.equal(#requests(), 1)
+end)
+
 case("offline: what else there is", function()
   local s = settings { HF_ENDPOINT = "http://127.0.0.1:1" }
   s.attempts = 1
