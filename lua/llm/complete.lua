@@ -46,7 +46,9 @@ end
 
 local function called(known, argument)
   if known and known.value == require and argument then
-    return of_value(package.loaded[argument])
+    -- Loading the library's own sweep does nothing else.
+    local ours = argument == "llm.sweep" and require(argument)
+    return of_value(ours or package.loaded[argument])
   end
   local class = known and known.entry and docs.returns(known.entry)
   return class and { class = class } or nil
@@ -234,8 +236,12 @@ local function code_names(tokens, n, partial, add)
     or before.text == ";")
   if at_key and brace and tokens[brace].text == "{" then
     local options = options_at(tokens, brace, {})
-    for _, o in ipairs(options or {}) do add(o.name, " = ") end
-    if options and partial == "" then return end
+    local some = false
+    for _, o in ipairs(options or {}) do
+      add(o.name, " = ")
+      some = some or o.name:sub(1, #partial) == partial
+    end
+    if some then return end -- what is meant there, rather than a global
   end
   add_globals(add)
 end

@@ -39,6 +39,17 @@ local function new(user)
   }, Sweep)
 end
 
+-- What the prompt shows.
+function Sweep:__tostring()
+  local names = {}
+  for i, e in ipairs(self.experiments) do
+    names[i] = i <= 16 and e.name or "…"
+    if i > 16 then break end
+  end
+  return ("sweep '%s' of %d experiments: %s"):format(
+    self.config.values.name, #self.experiments, table.concat(names, " "))
+end
+
 -- The experiment of that name; raises when there is none.
 function Sweep:experiment(name)
   for _, e in ipairs(self.experiments) do

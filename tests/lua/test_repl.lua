@@ -123,6 +123,13 @@ check.case("printing a large tensor takes little memory beside it", function()
     .. ("  0  0  0  …  0  0  0\n"):rep(3) .. "true")
 end)
 
+check.case("a sweep", function()
+  expect("require('llm.sweep'){ name = 'n', profile = 'nano', models = "
+    .. "{ { name = 'a', d_model = 8, n_layers = 1, n_heads = 2, d_ff = 8 } }, "
+    .. "matrix = { { name = 'b' }, { name = 'c', fp4 = true } } }\n",
+    "sweep 'n' of 2 experiments: a_b a_c")
+end)
+
 check.case("layers and programs", function()
   local out = piped("m = gpu.nn.linear{ 4, 8 }\nm\n"
     .. "m = gpu.nn.transformer{ vocab = 16, d_model = 8, n_layers = 1, "
@@ -191,7 +198,6 @@ end
 
 check.case("what may stand there", function()
   gpu, host_, t_ = require "gpu", host, nil -- luacheck: ignore
-  require "llm.sweep"
   rawset(_G, "tensor_", require("gpu").zeros { 2 })
   for text, wanted in pairs {
     ["gp"] = "gpu", ["gpu.nn.li"] = "linear", ["whi"] = "while",
@@ -206,6 +212,8 @@ check.case("what may stand there", function()
     ["gpu.compile(m, {}):listi"] = "listing",
     ["require 'llm.swee"] = "llm.sweep'",
     ["require('llm.sweep'){ train = { min"] = "minutes = ",
+    ["gpu.randn{ 3, 4, se"] = "seed = ",
+    ["gpu.zeros{ 3, som"] = "", ["gpu.zeros{ 3, tonum"] = "tonumber",
     ["require('llm.sweep'){ models = { { d_mod"] = "d_model = ",
     ["help 'gpu.nn.atte"] = "gpu.nn.attention'",
     ["('x'):re"] = "rep reverse", ["-- gp"] = "", ["3.g"] = "",
