@@ -91,7 +91,7 @@
 ---@field close fun(self: gpu.generator) Free what it holds now rather than when it is collected.
 ---@field feed fun(self: gpu.generator, ids: integer[]|gpu.tensor): gpu.generator Append ids, a list for all sequences or i32 [B, n]; only these are computed.
 ---@field logits fun(self: gpu.generator): gpu.tensor Logits f32 [B, V] of what follows the ids fed so far.
----@field memory fun(self: gpu.generator): table Bytes: {cache, cache_plain (with a key/value head for each query head), peak}, and heads, kv_heads of all layers.
+---@field memory fun(self: gpu.generator): table Bytes: {cache (0: none, with layers written in Lua), cache_plain (with a key/value head for each query head), peak}, and heads, kv_heads of all layers.
 ---@field position fun(self: gpu.generator): integer, integer How many ids were fed, and how many the cache has room for.
 ---@field rewind fun(self: gpu.generator, position?: integer): gpu.generator Forget all but the first ids; 0 after the weights changed.
 ---@field sample fun(self: gpu.generator, options?: gpu.generator.sample.options): integer|gpu.tensor Draw what follows: an id, or i32 [B, 1] for a batch.

@@ -340,8 +340,9 @@ static const lh_function methods[] = {
      "Forget all but the last ids, which are computed again from position 0.",
      NULL},
     {"memory", generator_memory, "(self): table",
-     "Bytes: {cache, cache_plain (with a key/value head for each query head), "
-     "peak}, and heads, kv_heads of all layers.", NULL},
+     "Bytes: {cache (0: none, with layers written in Lua), cache_plain (with a "
+     "key/value head for each query head), peak}, and heads, kv_heads of all "
+     "layers.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 
 static const lh_function program_methods[] = {

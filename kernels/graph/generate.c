@@ -7,8 +7,9 @@
 
 #include "program_private.h"
 
-/* The graphs: a piece of a prompt, and one position of every sequence. */
-enum { PROMPT, STEP, GRAPHS };
+/* The graphs: one position of every sequence, and a piece of a prompt. Without
+ * caches there is one, over the whole context. */
+enum { STEP, PROMPT, GRAPHS, WHOLE = STEP };
 /* Fewer ids than this are fed one by one. */
 enum { PIECE_LEAST = 4 };
 
@@ -21,6 +22,8 @@ struct lk_generator {
   lk_program *program;
   lk_generator_options o;
   lk_store store;
+  int graphs;
+  bool cached;
   lk_graph graph[GRAPHS];
   lk_plan plan[GRAPHS];
   generator_inputs inputs[GRAPHS];
@@ -60,6 +63,7 @@ static void open_graph(lk_generator *g, lk_graph *to,
   to->compute = p->o.weights.compute;
   to->ids = lk_value_of_buffer(to, in->ids);
   to->generation.on = true;
+  to->generation.cached = g->cached;
   to->generation.context = g->o.context;
   to->generation.positions = lk_value_of_buffer(to, in->positions);
   to->generation.row = lk_value_of_buffer(to, in->row);
@@ -95,12 +99,12 @@ static lk_status check_layout(const lk_generator *g, lk_error *error) {
 }
 
 static lk_status open_generator(lk_generator *g, lk_error *error) {
-  const lk_graph *graphs[GRAPHS] = {&g->graph[PROMPT], &g->graph[STEP]};
-  const lk_plan *plans[GRAPHS] = {&g->plan[PROMPT], &g->plan[STEP]};
+  const lk_graph *graphs[GRAPHS] = {&g->graph[0], &g->graph[1]};
+  const lk_plan *plans[GRAPHS] = {&g->plan[0], &g->plan[1]};
   lk_machine *owner = &g->program->machine;
   lk_status status = lk_machine_open_beside(&g->machine, owner, &g->store,
-                                            graphs, plans, GRAPHS);
-  for (int i = 0; i < GRAPHS && status == LK_OK; i++)
+                                            graphs, plans, g->graphs);
+  for (int i = 0; i < g->graphs && status == LK_OK; i++)
     status = lk_machine_run(&g->machine, i, LK_SETUP);
   if (status != LK_OK) {
     *error = owner->context->error;
@@ -127,13 +131,21 @@ static lk_status check_options(lk_generator *g, lk_error *error) {
   return lk_fail(error, LK_OOM, "no host memory to generate");
 }
 
+static bool has_custom(const lk_layer *l) {
+  bool found = l->kind == LK_LAYER_custom;
+  for (int i = 0; i < l->children && !found; i++)
+    found = has_custom(l->child[i]);
+  return found;
+}
+
 static lk_status build(lk_generator *g, lk_error *error) {
   LK_TRY(check_options(g, error));
   LK_TRY(lk_program_declare(g->program, &g->store, error));
-  declare_inputs(g, &g->inputs[PROMPT], g->o.chunk);
-  declare_inputs(g, &g->inputs[STEP], 1);
-  LK_TRY(build_graph(g, PROMPT, error));
-  LK_TRY(build_graph(g, STEP, error));
+  g->cached = !has_custom(g->program->model);
+  g->graphs = g->cached ? GRAPHS : 1;
+  declare_inputs(g, &g->inputs[0], g->cached ? 1 : g->o.context);
+  if (g->cached) declare_inputs(g, &g->inputs[PROMPT], g->o.chunk);
+  for (int i = 0; i < g->graphs; i++) LK_TRY(build_graph(g, i, error));
   g->logits = lk_store_find_buffer(&g->store, "logits");
   g->words = g->store.buffers[g->logits].shape.dim[1];
   return open_generator(g, error);
@@ -195,33 +207,44 @@ static lk_status upload(lk_generator *g, int buffer, int64_t count) {
 }
 
 /* The inputs of a graph for the `n` ids of every sequence that the history
- * holds from `position` on; rows past them stand at positions that are written
+ * holds from `first` on; rows past them stand at positions that are written
  * again before they are read. */
 static lk_status set_inputs(lk_generator *g, const generator_inputs *in,
-                            int64_t n) {
+                            int64_t first, int64_t n) {
   int64_t rows = in->rows, batch = g->o.batch;
   for (int64_t b = 0; b < batch; b++)
     for (int64_t i = 0; i < rows; i++)
       g->piece[b * rows + i] =
-          i < n ? g->history[b * g->o.context + g->position + i] : 0;
+          i < n ? g->history[b * g->o.context + first + i] : 0;
   LK_TRY(upload(g, in->ids, batch * rows));
   for (int64_t i = 0; i < rows; i++)
-    g->piece[i] = (int32_t)(g->position + i);
+    g->piece[i] = (int32_t)(first + i);
   LK_TRY(upload(g, in->positions, rows));
   for (int64_t b = 0; b < batch; b++)
     g->piece[b] = (int32_t)(b * rows + n - 1);
   return upload(g, in->row, batch);
 }
 
+/* Run the whole context, of which `count` ids are new. */
+static lk_status advance_whole(lk_generator *g, int64_t count) {
+  g->fed = false;
+  LK_TRY(set_inputs(g, &g->inputs[WHOLE], 0, g->position + count));
+  LK_TRY(lk_machine_run(&g->machine, WHOLE, LK_MICRO));
+  g->position += count;
+  g->fed = true;
+  return LK_OK;
+}
+
 /* Compute the next `count` ids of the history. */
 static lk_status advance(lk_generator *g, int64_t count) {
+  if (!g->cached) return advance_whole(g, count);
   while (count > 0) {
     bool piece = count >= PIECE_LEAST &&
                  g->position + g->o.chunk <= g->o.context;
     int64_t n = !piece ? 1 : count < g->o.chunk ? count : g->o.chunk;
     int which = piece ? PROMPT : STEP;
     g->fed = false;
-    LK_TRY(set_inputs(g, &g->inputs[which], n));
+    LK_TRY(set_inputs(g, &g->inputs[which], g->position, n));
     LK_TRY(lk_machine_run(&g->machine, which, LK_MICRO));
     g->position += n;
     g->fed = true;

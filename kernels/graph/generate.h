@@ -8,7 +8,9 @@
  *   lk_generator_feed(g, &id, 1);
  *
  * The cache of a layer is [2, B, K, T, D] in the compute dtype: keys, then
- * values, of T = `context` positions. */
+ * values, of T = `context` positions. A model with layers of the caller's own,
+ * which may look back in ways that no cache of ours shows, has none: every
+ * feed runs it on the whole context, padded behind. */
 #ifndef LK_GRAPH_GENERATE_H
 #define LK_GRAPH_GENERATE_H
 
@@ -24,8 +26,7 @@ typedef struct lk_generator lk_generator;
 
 /* Plan, allocate (caches as activations) and start empty. The program is open
  * and outlives the generator; its weights are read, not copied: after they
- * change, rewind to 0. LK_UNSUPPORTED for a model with layers of the caller's
- * own, LK_OOM. */
+ * change, rewind to 0. LK_OOM. */
 lk_status lk_generator_new(lk_program *program,
                            const lk_generator_options *options,
                            lk_generator **generator, lk_error *error);
@@ -52,7 +53,7 @@ int64_t lk_generator_words(const lk_generator *generator);
 lk_context *lk_generator_context(const lk_generator *generator);
 
 typedef struct lk_generator_memory {
-  int64_t cache;            /* bytes of all caches */
+  int64_t cache;            /* bytes of all caches; 0: there are none */
   int64_t cache_plain;      /* what they would be with a key/value head for
                                every query head */
   int64_t peak;             /* all that the generator allocates */

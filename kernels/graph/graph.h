@@ -75,8 +75,8 @@ typedef struct lk_graph {
   int64_t head_chunk;          /* rows of logits at a time; 0: by profile */
   lk_value ids, targets, clock, control, metrics;
   struct lk_generation {       /* of text (generate.c); else all zero */
-    bool on;                   /* attention goes through caches, the head gives
-                                  logits */
+    bool on;                   /* the head gives logits */
+    bool cached;               /* attention goes through caches */
     int64_t context;           /* positions that a cache has room for */
     lk_value positions;        /* i32 [seq], where the rows stand */
     lk_value row;              /* i32 [batch], whose logits are wanted */

@@ -49,7 +49,7 @@ lk_status layer_attention_declare(lk_layer *l, lk_error *error) {
 /* The table of cos and sin, one buffer per setting, made once. */
 static lk_value rope_table(lk_graph *g, const lk_layer_options *o) {
   char name[96];
-  int64_t most = g->generation.on ? g->generation.context : g->seq;
+  int64_t most = g->generation.cached ? g->generation.context : g->seq;
   snprintf(name, sizeof name, "rope.%lld.%lld.%g.%g.%d", (long long)most,
            (long long)o->width, o->rope_base, o->rope_fraction,
            o->rope_inclusive);
@@ -73,7 +73,7 @@ static lk_value rope_table(lk_graph *g, const lk_layer_options *o) {
 /* The table's rows for the positions of this graph. */
 static lk_value rope_rows(lk_graph *g, const lk_layer_options *o) {
   lk_value table = rope_table(g, o);
-  if (!g->generation.on) return table;
+  if (!g->generation.cached) return table;
   lk_shape flat = lk_shape_of(g->generation.context, o->width);
   lk_value rows = lk_emit_as(
       g, LK_OP_embed,
@@ -116,7 +116,7 @@ static lk_value emit_cached(lk_graph *g, const lk_layer_options *o,
 lk_value layer_attention_emit(lk_graph *g, lk_layer *l, lk_value x) {
   const lk_layer_options *o = &l->o;
   lk_value qkv = lk_layer_product(g, l, 0, false, x);
-  if (g->generation.on) {
+  if (g->generation.cached) {
     qkv = emit_cached(g, o, emit_positions(g, l, qkv));
     return lk_layer_product(g, l, 1, false, qkv);
   }

@@ -80,11 +80,6 @@ static lk_value join_rows(lk_graph *g, lk_value x) {
 }
 
 lk_value layer_custom_emit(lk_graph *g, lk_layer *l, lk_value x) {
-  if (g->generation.on)
-    return lk_graph_fail(g, LK_UNSUPPORTED, "generate: the layer '%s' is a "
-                         "function of the whole sequence, and a cache shows it "
-                         "only the new positions", l->name[0] ? l->name
-                                                              : "custom");
   lk_value parameters[LK_LAYER_PARAMETERS];
   for (int i = 0; i < l->parameters; i++)
     parameters[i] = lk_layer_operand(g, l, i);

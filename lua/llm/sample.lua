@@ -65,6 +65,9 @@ end
 -- "KV cache 1.0 MB for 512 tokens (4 of 8 heads: half)".
 function sample.cache_text(memory, context)
   local least, most, word = memory.kv_heads, memory.heads, nil
+  if most == 0 then
+    return "no KV cache: a layer of the script's own sees the whole text"
+  end
   local layers = memory.layers or 1
   if most % least == 0 then word = WORDS[most // least] end
   word = word or ("%.0f %%"):format(100 * least / most)
