@@ -89,7 +89,7 @@
       words.textContent = intro();
       why.textContent = D.data.why ? "The journal cannot be read: "
         + D.data.why : "";
-      place.replaceChildren(grid());
+      D.replace(place, D.data.design.filter(D.shown), grid);
     };
   } };
 

@@ -115,8 +115,8 @@
   function pairTable(list) {
     return el("table", { class: "data" },
       el("caption", { class: "quiet" }, "Mean change against the model's own "
-        + "baseline. Memory at the common micro-batch; ± is how much the "
-        + "steps of one run differ in time."),
+        + "baseline. Memory at the common micro-batch, perplexity at each "
+        + "run's end; ± is how much the steps of one run differ in time."),
       el("thead", {}, el("tr", {}, ["variant", "memory", "speed",
         "perplexity", "over"].map((h) => el("th", { scope: "col" }, h)))),
       el("tbody", {}, list.map((v) => el("tr", {},
@@ -141,7 +141,8 @@
         noise: D.known(v.noise) ? 100 * s * v.noise / sum : null,
         score: parts.reduce((a, b) => a + b, 0) };
     });
-    rows.push({ variant: "baseline", parts: [0, 0, 0], noise: 0, score: 0 });
+    rows.push({ variant: list[0].pairs[0].against, parts: [0, 0, 0],
+      noise: 0, score: 0 });
     return { judged, rows: rows.sort((a, b) => b.score - a.score) };
   }
 
@@ -242,15 +243,15 @@
     return function () {
       const list = paired();
       three.replaceChildren(...cards());
-      pairs.replaceChildren(list.length ? pairTable(list)
+      D.replace(pairs, list, () => list.length ? pairTable(list)
         : el("p", { class: "empty" }, "No pair to compare."));
       sliders.forEach((s) => s.show());
-      result.replaceChildren(...recommendation(list).filter(Boolean));
-      findings.replaceChildren(...D.data.findings.filter(D.shown)
-        .map(finding));
+      D.replace(result, [list, D.state.weights], () => recommendation(list));
+      const found = D.data.findings.filter(D.shown);
+      D.replace(findings, found, () => found.map(finding));
       const items = D.data.advice.map(adviceItem).filter(Boolean);
-      advice.replaceChildren(...(items.length ? items
-        : [el("li", {}, "None: nothing stands out.")]));
+      D.replace(advice, items.map((x) => x.textContent), () => items.length
+        ? items : el("li", {}, "None: nothing stands out."));
     };
   } };
 })(window.dashboard = window.dashboard || {});

@@ -132,27 +132,32 @@
         + " damaged lines of the journal were left out.") : null);
   }
 
+  function parts() {
+    return [el("p", { class: "count", role: "status" },
+      D.data.design.filter(D.shown).length + " of " + D.data.design.length
+      + " shown"),
+    group("Models", "models", D.data.models),
+    group("Variants", "variants", D.data.variants), card(),
+    D.button("Refresh", refreshNow, { id: "refresh", title: D.data.live
+      ? "Ask the server again" : "This page stands alone: it shows what was "
+      + "there when it was written", disabled: !D.data.live }),
+    el("p", { class: "quiet", id: "asof" })];
+  }
+
+  const nameOf = (node) => node.getAttribute("aria-label")
+    || node.parentNode.textContent;
+
   function showSidebar() {
-    const list = D.data.design, n = list.filter(D.shown).length;
-    const focus = document.activeElement;
-    const label = focus && $("sidebar").contains(focus)
-      && (focus.getAttribute("aria-label") || focus.parentNode.textContent);
-    $("sidebar").replaceChildren(
-      el("p", { class: "count", role: "status" }, n + " of " + list.length
-        + " shown"),
-      group("Models", "models", D.data.models),
-      group("Variants", "variants", D.data.variants), card(),
-      D.button("Refresh", refreshNow, { id: "refresh",
-        "aria-label": "Refresh", title: D.data.live ? "Ask the server again"
-          : "This page stands alone: it shows what was there when it was "
-          + "written", disabled: !D.data.live }),
-      el("p", { class: "quiet" }, "as of " + D.data.generated
-        .replace("T", " ").slice(0, 19)));
-    if (!label) return;
-    for (const node of $("sidebar").querySelectorAll("input, button")) {
-      if ((node.getAttribute("aria-label") || node.parentNode.textContent)
-        === label) return node.focus();
-    }
+    const side = $("sidebar"), d = D.data, now = document.activeElement;
+    const name = now && side.contains(now) && nameOf(now);
+    D.replace(side, [d.models, d.variants, d.sweep, d.design.map((r) =>
+      r.name), [...D.state.models], [...D.state.variants]], parts);
+    $("asof").textContent = "as of " + d.generated.replace("T", " ")
+      .slice(0, 19);
+    if (!name || side.contains(document.activeElement)) return;
+    const again = [...side.querySelectorAll("input, button")].find((node) =>
+      nameOf(node) === name);
+    if (again) again.focus();
   }
 
   // --- theme -------------------------------------------------------------

@@ -83,6 +83,17 @@
   D.button = (text, action, attributes) =>
     D.el("button", { type: "button", onclick: action, ...attributes }, text);
 
+  const shown = new WeakMap();
+
+  // Give `node` the children that build() makes, unless it shows the same
+  // things already: what a reader has selected or opened then stays.
+  D.replace = function (node, things, build) {
+    const key = JSON.stringify(things) + D.dark();
+    if (shown.get(node) === key) return;
+    shown.set(node, key);
+    node.replaceChildren(...[build()].flat(Infinity).filter(Boolean));
+  };
+
   // --- numbers as people read them ---------------------------------------
 
   D.known = (x) => typeof x === "number" && isFinite(x);

@@ -180,11 +180,13 @@
     return function () {
       const list = rows();
       if (document.activeElement !== search) search.value = D.state.query;
-      head.replaceChildren(el("tr", {}, columns().map(headCell)));
-      body.replaceChildren(...list.map(bodyRow));
+      const keys = columns().map((c) => c.key);
+      D.replace(head, [keys, D.state.sort, D.state.down], () =>
+        el("tr", {}, columns().map(headCell)));
+      D.replace(body, [keys, list], () => list.map(bodyRow));
       count.textContent = list.length + " of " + D.data.rows.length
         + " runs" + (list.length ? "" : ": no data with these filters");
-      picks.replaceChildren(...chooser());
+      D.replace(picks, [keys, D.data.columns], chooser);
     };
   } };
 })(window.dashboard = window.dashboard || {});

@@ -46,6 +46,10 @@
   }
 
   function claims() {
+    if (!D.data.claims.length) {
+      return el("p", { class: "empty" }, "No pair of a technique and its "
+        + "baseline has finished.");
+    }
     return el("div", { class: "scroll" }, el("table", { class: "data claims" },
       el("caption", { class: "quiet" }, "The original's claims, over all "
         + "models that were run"),
@@ -68,8 +72,8 @@
     panel.append(table);
     return function () {
       top.replaceChildren(...quick());
-      table.replaceChildren(el("h3", {}, "Expected beside measured"),
-        claims());
+      D.replace(table, D.data.claims, () => [el("h3", {},
+        "Expected beside measured"), claims()]);
       draw();
     };
   } };
@@ -88,8 +92,9 @@
     return function () {
       const list = D.data.timelines.filter(D.shown);
       const chosen = list.find((c) => c.name === D.state.timeline) || list[0];
-      select.replaceChildren(...list.map((c) => el("option",
-        { value: c.name, selected: c === chosen }, c.name)));
+      D.replace(select, [list.map((c) => c.name), chosen && chosen.name],
+        () => list.map((c) => el("option", { value: c.name,
+          selected: c === chosen }, c.name)));
       if (!chosen) {
         place.replaceChildren(el("p", { class: "empty" },
           "No plan with these filters."));

@@ -64,6 +64,7 @@ function insights.pairs(models)
         local p = compare.pair(v, m.baseline)
         local q = p.quality or {}
         out[#out + 1] = { model = m.model, variant = v.variant,
+          against = m.baseline.variant,
           memory = p.memory, peak = p.peak, speed = p.speed, noise = p.noise,
           speed_tie = speed_tie(p), perplexity = q.perplexity,
           delta = q.delta, seeds = q.seeds, spread = q.spread, tie = q.tie,
