@@ -138,6 +138,7 @@ static void add_group(lua_State *L, lk_optimizer *o, int number) {
 static int optim_groups(lua_State *L) {
   optim_options n = {0};
   luaL_checktype(L, 1, LUA_TTABLE);
+  lua_settop(L, 1);
   lua_newtable(L);  /* the named options */
   for (lua_pushnil(L); lua_next(L, 1); lua_pop(L, 1)) {
     if (lua_isinteger(L, -2)) continue;

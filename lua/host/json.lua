@@ -61,6 +61,12 @@ function json.object(t) return setmetatable(t or {}, OBJECT) end
 -- json.ordered{ {"name", 1}, {"size", 2} }.
 function json.ordered(list)
   local t = {}
+  for i, entry in ipairs(list or {}) do
+    if type(entry) ~= "table" or type(entry[1]) ~= "string" then
+      require("host").raise("argument",
+        "json.ordered: entry %d is not {\"name\", value}", i)
+    end
+  end
   keys_of[t] = {}
   setmetatable(t, ORDERED)
   for _, entry in ipairs(list or {}) do t[entry[1]] = entry[2] end
