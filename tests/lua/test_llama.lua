@@ -3,6 +3,7 @@
 -- Stored files: tests/reference/llama, made by tests/reference/llama_peers.py.
 local check = require "check"
 local export = require "llm.export"
+local gguf = require "llm.gguf"
 local gpu = require "gpu"
 local host = require "host"
 local import = require "llm.import"
@@ -225,6 +226,22 @@ check.case("a GGUF file is what gguf-py writes, value by value", function()
     got.tensors[name] = nil
   end
   check.equal(next(got.tensors), nil, "a tensor too many")
+end)
+
+check.case("rows of the embedding that no token has get names", function()
+  local s, shape = saved.open(folder), {}
+  for key, value in pairs(s.shape) do shape[key] = value end
+  shape.vocab = 325
+  local path = scratch .. "/more.gguf"
+  gguf.write(path, { name = "more", shape = shape }, {},
+    saved.open_tokenizer(s), { dtype = "f32" })
+  local f = read_gguf(path)
+  local names = f.pairs["tokenizer.ggml.tokens"]
+  check.equal(#names, 325)
+  check.equal(names[325], "[UNUSED324]")
+  check.equal(f.pairs["tokenizer.ggml.token_type"][325], 5)
+  check.equal(f.pairs["tokenizer.ggml.token_type"][1], 3)
+  check.equal(f.pairs["tokenizer.ggml.eos_token_id"], nil)
 end)
 
 check.case("16-bit files: matrices rounded, vectors as they are", function()

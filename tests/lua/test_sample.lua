@@ -165,6 +165,33 @@ check.case("evaluate.lua arrives at the loss that the run reported",
       "evaluate.lua", "m_gqa", "text=none.txt")
   end)
 
+check.case("a model that a script builds: script= names it", function()
+  local own = micro.folder "sample-own"
+  micro.script(own, '{ name = "own" }', [[
+    model = function(c)
+      local nn = require("gpu").nn
+      local e = nn.embedding { c.vocab, c.d_model, name = "embedding" }
+      return nn.sequential { e, nn.residual { nn.layer { name = "mix",
+        parameters = { w = { c.d_model, c.d_model } },
+        forward = function(p, x) return x:matmul(p.w):silu() end } },
+        nn.rmsnorm { c.d_model }, nn.head { tied = e } }
+    end,]], "steps = 2")
+  local status, out, err = micro.run(own)
+  check.equal(status.exit, 0, out .. err)
+  local was = root
+  root = own
+  refused("a model that a script builds itself needs script=", "sample.lua",
+    "m_own")
+  refused("script=text/01.txt", "sample.lua", "m_own", "script=text/01.txt")
+  local exit, text, told = script("sample.lua", "m_own", "script=sweep.lua",
+    "tokens=20", "prompt=the")
+  root = was
+  check.equal(exit, 0, told)
+  check.truthy(utf8.len(text) and #text > 4, text)
+  check.truthy(told:find("no KV cache", 1, true), told)
+  host.file.remove_tree(own)
+end)
+
 -- --- out and in again ------------------------------------------------------
 
 check.case("an exported run writes what the run wrote", function()
