@@ -8,6 +8,7 @@ local host = require "host"
 local hub = require "llm.hub"
 local parts = require "llm.parts"
 local size = require "llm.size"
+local tokenfiles = require "llm.tokenfiles"
 
 local check = {}
 
@@ -106,12 +107,27 @@ local function packed(path)
     .. "'s development package and build again")
 end
 
+local function token_file(path)
+  local held, tried = tokenfiles.held_out(path)
+  if not host.file.is_file(path) then
+    return finding("fail", "data", "no such file: " .. path,
+      "data.source=PATH")
+  elseif not held then
+    return finding("fail", "data", path .. ": no file of held-out tokens "
+      .. "beside it", "put one there: " .. (tried[1]
+      or "train.bin and val.bin"))
+  end
+  return finding("pass", "data", ("token files: %s, %s"):format(path, held))
+end
+
 local function source(sweep)
   local d, profile, settings = data_of(sweep)
   local s = data.source(d, profile)
   if hub.is(s) then
     settings.field = d.field
     return from_hub("data", s, hub.present(s, settings), settings)
+  elseif tokenfiles.is(s) then
+    return token_file(s)
   elseif s == "system" or s == "-" or s:find "[*?]" then
     return finding("pass", "data", "source: " .. s)
   elseif host.file.exists(s) then

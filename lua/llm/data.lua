@@ -3,6 +3,7 @@
 local fail = require "llm.fail"
 local host = require "host"
 local hub = require "llm.hub"
+local tokenfiles = require "llm.tokenfiles"
 
 local data = {}
 
@@ -140,6 +141,7 @@ end
 -- Prepare; gives the plain record that is journaled and handed to children.
 -- say(text): told about retries and the like.
 function data.prepare(d, profile, amount, eval_tokens, say)
+  if tokenfiles.is(d.source) then return tokenfiles.prepare(d) end
   local options, note = data.options(d, profile, amount, eval_tokens)
   local named = options.source
   local revision = fetch(options, say)

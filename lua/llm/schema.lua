@@ -148,7 +148,8 @@ local FIELDS = {
 
   { "data.source", "string", "auto",
     "file, folder, glob, - (stdin), system, hf:OWNER/NAME/CONFIG/SPLIT, "
-    .. "hf:OWNER/NAME:FILE; auto: system (nano) or hf (full)" },
+    .. "hf:OWNER/NAME:FILE, train.bin (tokens, with val.bin beside); auto: "
+    .. "system (nano) or hf (full)" },
   { "data.field", "string", "text", "of a JSONL row, the text" },
   { "data.tokenizer", "string", "auto",
     "tokenizer.json, merges.txt or hf:OWNER/NAME; train: on the corpus; "
