@@ -120,7 +120,8 @@ local function lock(settings)
   host.file.mkdir(settings.cache)
   local held, message, code, pid = host.lock(settings.cache .. "/lock", 10)
   if held then return held end
-  fail.raise("world", "%s: %s", settings.cache, code == "busy"
+  fail.raise(code == "disk" and "disk" or "world", "%s: %s", settings.cache,
+    code == "busy"
     and "another process is fetching into it"
     .. (pid and " (process " .. pid .. ")" or "") or tostring(message))
 end

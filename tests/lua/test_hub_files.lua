@@ -173,6 +173,41 @@ case("a disk that cannot be written to costs nothing else", function()
   check.equal(s.offline, false)
 end)
 
+-- Rows and a file into a cache; "done", or the error.
+local FILL = [[
+local hub = require "llm.hub"
+local s = hub.settings(%q)
+s.attempts = 1
+local ok, e = pcall(function()
+  hub.source("hf:t/good/c/s", { rows = 110 }, s)
+  hub.source("hf:t/files:same.jsonl", {}, s)
+end)
+print(ok and "done" or "failed: " .. tostring(e.code))]]
+
+case("every write fails once: nothing wrong is ever kept", function()
+  local n, text = 0, nil
+  repeat
+    n = n + 1
+    local cache = folder .. "/faults"
+    local p <close> = assert(host.process.spawn { host.process.executable(),
+      "-e", FILL:format(cache), stdin = "null", stdout = "pipe",
+      stderr = "null", env = { HF_ENDPOINT = here, HF_HOME = folder .. "/hf",
+        LLMHOST_FAIL_WRITE = tostring(n) } })
+    text = p:read_line(20)
+    p:wait(10)
+    check.truthy(text == "done" or text == "failed: disk"
+      or text == "failed: world", n .. ": " .. tostring(text))
+    local s = settings(nil, cache)
+    check.equal(#text_of(hub.source("hf:t/good/c/s", { rows = 110 },
+      s).source), 200, "after fault " .. n)
+    check.equal(#text_of(hub.source("hf:t/files:same.jsonl", {}, s).source),
+      50)
+    t.no_leftovers(s)
+    host.file.remove_tree(cache)
+  until text == "done"
+  check.truthy(n > 15, n .. " writes")
+end)
+
 case("host.fetch: programmer errors, and an answer of any status", function()
   check.raises("an address begins with https:// or http://", host.fetch,
     { "ftp://x" })
@@ -228,7 +263,7 @@ case("a sweep on text and a tokenizer of the hub", function()
   check.equal(s.data.revision, "rev1")
   check.truthy(s.data.documents > 20, s.data.documents)
   check.equal(s.data.vocab, 260)
-  status, out, err = sweep("--fresh")
+  status, out, err = sweep("--fresh", "only=none")
   check.equal(status.exit, 0, out .. err)
   check.equal(#requests(), 0, "all of it is in the cache")
   local again = require("llm.state").read(root .. "/out/journal.jsonl")
