@@ -83,9 +83,11 @@
       ...log,
       title: { display: !!a.label, text: a.label, color: color("--soft") },
       grid: { color: color("--line"), borderColor: color("--line") },
-      ticks: { color: color("--soft"), maxTicksLimit: 8,
-        callback: (value) => log && !round(value) ? ""
-          : D.tick(a.format, value) },
+      afterBuildTicks(scale) {
+        if (log) scale.ticks = scale.ticks.filter((t) => round(t.value));
+      },
+      ticks: { color: color("--soft"), maxTicksLimit: 8, maxRotation: 0,
+        callback: (value) => D.tick(a.format, value) },
     };
   }
 
@@ -208,7 +210,9 @@
   // Each disc says which model it is.
   function names(c, chart) {
     if (chart.kind !== "scatter" || c.width < 380) return;
-    const g = c.ctx;
+    const g = c.ctx, taken = [];
+    const free = (x, y, half) => taken.every((t) =>
+      Math.abs(t.x - x) > t.half + half || Math.abs(t.y - y) > 11);
     g.save();
     g.fillStyle = color("--text");
     g.font = "11px system-ui, sans-serif";
@@ -219,8 +223,12 @@
         const a = c.chartArea;
         if (disc.x < a.left || disc.x > a.right || disc.y < a.top
           || disc.y > a.bottom) return;
-        g.fillText(String(set.data[i].note).slice(0, 24), disc.x,
-          disc.y - disc.options.radius - 4);
+        const name = String(set.data[i].note).slice(0, 24);
+        const half = g.measureText(name).width / 2;
+        const y = disc.y - disc.options.radius - 4;
+        if (!free(disc.x, y, half)) return; // the tooltip still says it
+        taken.push({ x: disc.x, y, half });
+        g.fillText(name, disc.x, y);
       });
     });
     g.restore();

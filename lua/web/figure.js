@@ -58,7 +58,7 @@
   }
 
   function compose(figure) {
-    const c = figure.chart, ratio = c.currentDevicePixelRatio || 1;
+    const c = figure.chart, ratio = c.currentDevicePixelRatio;
     const sheet = document.createElement("canvas"), g = sheet.getContext("2d");
     const style = getComputedStyle(document.documentElement);
     g.font = "13px system-ui, sans-serif";
@@ -85,8 +85,17 @@
     return sheet;
   }
 
-  D.png = (figure) => compose(figure).toBlob((blob) =>
-    D.download(figure.id + ".png", "image/png", blob), "image/png");
+  // Twice the pixels of the screen, at least.
+  D.png = function (figure) {
+    const c = figure.chart;
+    c.options.devicePixelRatio = Math.max(2, devicePixelRatio);
+    c.resize();
+    const sheet = compose(figure);
+    delete c.options.devicePixelRatio;
+    c.resize();
+    sheet.toBlob((blob) => D.download(figure.id + ".png", "image/png", blob),
+      "image/png");
+  };
 
   // --- SVG: the server draws what the filters leave; the page that stands
   // alone carries the drawings of everything --------------------------------

@@ -40,6 +40,11 @@
     }
     for (const tab of $("tabs").children) {
       const on = tab.id === "tab-" + D.state.tab;
+      if (on && tab.getAttribute("aria-selected") !== "true") {
+        const left = tab.offsetLeft - $("tabs").offsetLeft;
+        $("tabs").scrollLeft = left - ($("tabs").clientWidth
+          - tab.offsetWidth) / 2;
+      }
       tab.setAttribute("aria-selected", String(on));
       tab.tabIndex = on ? 0 : -1;
     }

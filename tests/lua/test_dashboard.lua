@@ -171,6 +171,27 @@ check.case("half-written last lines are left for later", function()
   check.equal(#doc.rows, 8)
 end)
 
+check.case("a long run is thinned, its evaluations and end stay", function()
+  local list = sweep_folder.write(out, { finished = 0, open = true })
+  local lines = {}
+  for step = 1, 5000 do
+    lines[#lines + 1] = ('{"step":%d,"tokens":%d,"seconds":%d,"%s":%g}\n')
+      :format(step, step, step, step % 1000 == 7 and "val_loss" or "loss",
+        1 + 1 / step)
+  end
+  assert(host.file.write(out .. "/runs/" .. list[1].name
+    .. "/metrics.jsonl", table.concat(lines)))
+  local doc, d = document()
+  local curve = d.view.curves[list[1].name]
+  check.truthy(#curve < 600, #curve)
+  check.equal(doc.design[1].step, 5000)
+  local evaluations = 0
+  for _, r in ipairs(curve) do
+    if r.val_loss then evaluations = evaluations + 1 end
+  end
+  check.equal(evaluations, 5)
+end)
+
 check.case("nothing is written into the folder", function()
   sweep_folder.write(out)
   local function listing()

@@ -61,13 +61,32 @@ local function parse(text)
   return records
 end
 
+local MOST = 512 -- training records kept of a run
+
+-- Long runs thinned: of the training records those at every 2^k-th step (so
+-- that the seeds of one experiment keep the same steps) and the last; all
+-- evaluations.
+local function thinned(records)
+  local every = 1
+  while #records / every > MOST do every = 2 * every end
+  if every == 1 then return records end
+  local out = {}
+  for i, r in ipairs(records) do
+    if r.val_loss or i == #records or (r.step or 0) % every == 0 then
+      out[#out + 1] = r
+    end
+  end
+  return out
+end
+
 local function curve(self, name)
   if not folder.is_plain(name) then return nil end
   local path = self:metrics_path(name)
   local mark, known = stamp(path), self.files[name]
   if mark == "-" then return nil end
   if not known or known.mark ~= mark then
-    known = { mark = mark, records = parse(host.file.read(path) or "") }
+    known = { mark = mark,
+      records = thinned(parse(host.file.read(path) or "")) }
     self.files[name] = known
   end
   return known.records
