@@ -1,13 +1,9 @@
 -- The bench's table and profiles as lines of at most 100 columns.
 local columns = require "llm.columns"
+local datasheet = require "llm.datasheet"
 local size = require "llm.size"
 
 local benchtable = {}
-
--- Dense bf16 products with f32 sums, operations a second, by what a device's
--- name contains: the vendors' figures, and those of PyTorch's own tables.
-local PEAKS = { { "H200", 989e12 }, { "H100", 989e12 }, { "A100", 312e12 },
-  { "RTX 5090", 209.5e12 }, { "RTX 4090", 165.2e12 } }
 
 -- What a trainer with perfect glue would reach: the model's products at the
 -- rate of PyTorch's cuBLAS one by one and the best attention, tokens/s at
@@ -17,11 +13,8 @@ local FLOORS = { H200 = { [512] = 1.86e6, [768] = 788e3, [1024] = 403e3,
 
 -- Operations a second that stand for 100 %, and where they are from.
 function benchtable.peak(r, precision)
-  for _, row in ipairs(PEAKS) do
-    if precision ~= "f32" and (r.device or ""):find(row[1], 1, true) then
-      return row[2], "the data sheet's dense bf16"
-    end
-  end
+  local promised = datasheet.peak(r.device, precision)
+  if promised then return promised, "the data sheet's dense bf16" end
   return r.peak_flops, "a large product, measured"
 end
 

@@ -57,6 +57,24 @@ local function throttled_lines(results, out)
   end
 end
 
+-- Whether the power limit, which is no fault, set the clocks.
+local function power_line(results, out)
+  local runs, at_limit, watts, n = 0, 0, 0, 0
+  for _, r in ipairs(results) do
+    local u = r.resource_utilization
+    if u.power_capped_share then
+      runs = runs + 1
+      if u.power_capped_share > .5 then at_limit = at_limit + 1 end
+    end
+    if u.mean_watts then watts, n = watts + u.mean_watts, n + 1 end
+  end
+  if runs == 0 then return end
+  out:line("%d of %d runs were held by the device's power limit most of the "
+    .. "time%s; none of that is a fault.", at_limit, runs,
+    n > 0 and (" (%.0f W on average)"):format(watts / n) or "")
+  out:line("")
+end
+
 local function results_table(results, out)
   local rows = {}
   for i, r in ipairs(results) do rows[i] = row_of(r) end
@@ -69,6 +87,7 @@ local function results_table(results, out)
     .. "run by the accountant. Tokens/s leave out start-up, search and "
     .. "evaluation.")
   out:line("")
+  power_line(results, out)
   throttled_lines(results, out)
 end
 

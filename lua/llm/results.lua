@@ -1,6 +1,7 @@
 -- From the folded journal to the results: one plain record an experiment, with
 -- the names of fields.lua, and its JSON.
 local advice = require "llm.advice"
+local datasheet = require "llm.datasheet"
 local fields = require "llm.fields"
 local host = require "host"
 local size = require "llm.size"
@@ -91,15 +92,29 @@ local function resources(e, r, memory)
     mean_watts = (r.power or {}).watts, peak_celsius = (r.power or {}).celsius }
 end
 
+-- The last samples, an empty list of suggestions told from an object.
+local function monitoring(list)
+  local out = {}
+  for i, x in ipairs(list or {}) do
+    out[i] = { step = x.step, memory_util = x.memory_util,
+      gpu_util = x.gpu_util,
+      suggestions = host.json.array(x.suggestions or {}) }
+  end
+  return out
+end
+
+-- MFU is of the data sheet's bf16 peak where the device has one there, else of
+-- a large product's measured rate.
 local function throughput(d, r)
   local s = r.training_seconds
   if not (s and s > 0) then return {} end
   local model = r.flops and r.flops.model
   local per = model and model * d.accumulate * r.steps_completed / s
+  local peak = datasheet.peak(r.device, r.precision) or r.peak_flops
   return { steps_per_second = r.steps_completed * d.accumulate / s,
     tokens_per_second = r.tokens / s, step_spread = r.step_spread,
     model_flops_per_second = per,
-    model_flops_utilization = per and r.peak_flops and per / r.peak_flops }
+    model_flops_utilization = per and peak and per / peak }
 end
 
 local function searched(d)
@@ -133,8 +148,8 @@ local function record(s, e)
       val_accuracy = r.val_accuracy, val_perplexity = r.val_perplexity,
       val_tokens = r.val_tokens },
     memory_stats = memory, resource_utilization = used,
-    resource_monitoring = r.monitoring or {}, throughput = throughput(d, r),
-    batch_search = searched(d),
+    resource_monitoring = monitoring(r.monitoring),
+    throughput = throughput(d, r), batch_search = searched(d),
     advice = advice { memory_share = memory.memory_utilization,
       device_share = used.avg_gpu_utilization,
       speed_of_light = used.speed_of_light },

@@ -301,4 +301,37 @@ check.case("a report of nothing but failures", function()
     true))
 end)
 
+check.case("a GPU's runs: device, driver, power, lowered clocks", function()
+  local s = journal(function(e, known)
+    local r = known.result
+    local hot = e.variant == "fp4"
+    r.device, r.precision = "NVIDIA H200", "bf16"
+    r.flops, r.peak_flops = { model = 4e14 }, 8e14
+    r.memory.driver_start, r.memory.driver_warm = 5.4e8, hot and 5.9e8 or 5.6e8
+    r.throttled, r.joules_per_token = hot, .001
+    r.power = { throttled = hot, throttled_share = hot and .25 or 0,
+      power_capped_share = hot and .1 or 1, reasons = hot and "heat" or "",
+      watts = 650, celsius = 70 }
+  end)
+  s.sweep.environment.backend = "cuda"
+  local list = assert(results.build(s))
+  local r = list[1]
+  check.equal(r.environment.device, "NVIDIA H200")
+  check.equal(r.environment.precision, "bf16")
+  check.equal(r.memory_stats.driver_start_gb, .54)
+  check.equal(r.resource_utilization.mean_watts, 650)
+  check.near(r.throughput.model_flops_utilization, 4e14 * 50 / 20 / 989e12,
+    1e-9) -- of the data sheet, not of what was measured
+  local text = report.text(list, s, {})
+  local function has(words) check.truthy(text:find(words, 1, true), text) end
+  has "device: NVIDIA H200 (cuda), precision bf16"
+  has "The fall of the device's free memory is within 2 % + 64 MiB"
+  has "the driver held 0.56 to 0.59 GB for context"
+  has "3 of 4 runs were held by the device's power limit most of the time"
+  has "**m_fp4** ran with lowered clocks (heat): do not compare its speed."
+  local json = host.json.decode(results.encode(list))
+  check.equal(#json[1].resource_monitoring[1].suggestions, 0)
+  check.truthy(results.encode(list):find('"suggestions": []', 1, true))
+end)
+
 check.done()
