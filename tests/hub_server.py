@@ -80,7 +80,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length",
                          str(len(body) if declared is None else declared))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
         if declared is not None and declared != len(body):
             self.wfile.flush()
             self.close_connection = True
@@ -88,6 +89,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self):
         self.note()
         self.send(502)
+
+    def do_HEAD(self):
+        self.do_GET()
 
     def do_GET(self):
         self.note()

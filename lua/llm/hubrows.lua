@@ -101,9 +101,9 @@ local function fetch_page(spec, offset, field, settings, label)
   end
   local text, count, cut = lines_of(body, field, url)
   if not text then return nil, count, cut end
-  return { text = text, count = count, cut = cut,
-    rows = math.tointeger(body.num_rows_total) or offset + count,
-    revision = answer.headers["x-revision"] or "unknown" }
+  local rows = math.tointeger(body.num_rows_total) or offset + count
+  return { text = text, count = count, cut = cut, rows = rows,
+    revision = answer.headers["x-revision"] or "unnamed, of " .. rows }
 end
 
 -- --- all pages --------------------------------------------------------------

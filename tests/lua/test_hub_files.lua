@@ -157,6 +157,22 @@ case("the folder of other programs is looked at first", function()
   check.equal(#requests(), 0)
 end)
 
+case("what huggingface_hub has fetched is found, where it put it", function()
+  local made = put_tokenizer()
+  local p = host.process.spawn { os.getenv "LLMHOST_PYTHON" or "python3", "-c",
+    "from huggingface_hub import hf_hub_download as get\n"
+    .. "print(get('t/theirs', 'tokenizer.json'))", stdin = "null",
+    stdout = "pipe", stderr = "null", env = { HF_ENDPOINT = here,
+      HF_HOME = folder .. "/hf", HF_HUB_DISABLE_TELEMETRY = "1" } }
+  local path = p and p:read_line(60)
+  if not path then check.skip "no python3 with huggingface_hub" end
+  p:wait(20)
+  requests()
+  check.equal(hub.tokenizer("hf:t/theirs", settings()), path)
+  check.equal(#requests(), 0)
+  check.equal(assert(host.text.tokenizer { file = path }):hash(), made:hash())
+end)
+
 -- --- the rest ---------------------------------------------------------------
 
 case("a disk that cannot be written to costs nothing else", function()
@@ -185,7 +201,7 @@ end)
 print(ok and "done" or "failed: " .. tostring(e.code))]]
 
 case("every write fails once: nothing wrong is ever kept", function()
-  local n, text = 0, nil
+  local n, text = 0
   repeat
     n = n + 1
     local cache = folder .. "/faults"
