@@ -28,18 +28,25 @@ check.case("the undisturbed run", function()
   want = outcome(whole)
 end)
 
+-- Wait until `m_a` has the checkpoint of a step; gives the run's folder.
+local function checkpointed(root, step)
+  local run = root .. "/out/runs/m_a"
+  local path = ("%s/checkpoints/step-%08d/state.json"):format(run, step)
+  local limit = host.clock() + 20
+  while not host.file.exists(path) do
+    check.truthy(host.clock() < limit, "no checkpoint came")
+    host.sleep(.02)
+  end
+  return run
+end
+
 -- Stop the sweep when `m_a` has a checkpoint, by `how(p)`; then continue.
 local function disturbed(name, how, code)
   check.case(name, function()
     local root = micro.folder "stopped"
     micro.script(root, TWO, SLOW)
     local p = micro.start(root)
-    local folder = root .. "/out/runs/m_a/checkpoints/step-00000002"
-    local limit = host.clock() + 20
-    while not host.file.exists(folder .. "/state.json") do
-      check.truthy(host.clock() < limit, "no checkpoint came")
-      host.sleep(.02)
-    end
+    checkpointed(root, 2)
     how(p, root)
     local status = micro.finish(p)
     if code then check.equal(status.exit, code) end
@@ -72,8 +79,7 @@ check.case("child killed: the sweep goes on, a restart continues the child",
     local root = micro.folder "child"
     micro.script(root, TWO, SLOW)
     local p = micro.start(root)
-    local folder = root .. "/out/runs/m_a/checkpoints/step-00000002"
-    while not host.file.exists(folder .. "/state.json") do host.sleep(.02) end
+    checkpointed(root, 2)
     local pid = child_of(root)
     host.process.signal(pid, host.process.start_time(pid), "KILL")
     local status = micro.finish(p)
@@ -91,10 +97,7 @@ check.case("a damaged checkpoint is told, the older one is used", function()
   local root = micro.folder "damaged"
   micro.script(root, TWO, SLOW)
   local p = micro.start(root)
-  local folder = root .. "/out/runs/m_a/checkpoints/"
-  while not host.file.exists(folder .. "step-00000003/state.json") do
-    host.sleep(.02)
-  end
+  local folder = checkpointed(root, 3) .. "/checkpoints/"
   p:kill "KILL"
   micro.finish(p)
   local names = host.file.list(folder)
