@@ -71,6 +71,7 @@ local function cuda(sweep, always)
   local facts = parts.probe(always)
   facts.wsl = host.machine().wsl
   facts.wanted = device.backend() == "cuda"
+  facts.names = device.slots()
   facts.budget = sweep.config.values["memory.budget"]
   return cudacheck.findings(facts)
 end

@@ -65,7 +65,7 @@ function cudacheck.code(architectures, capability)
 end
 
 local function device(d, architectures, chosen, target)
-  local name = d.name == chosen and "device" or "other"
+  local name = chosen[d.name] and "device" or "other"
   if d.error then
     return finding(name == "device" and "fail" or "warn", name,
       d.name .. ": " .. d.error)
@@ -88,7 +88,7 @@ end
 
 local function budget(f, d)
   local text, asked = f.budget, size.parse(f.budget or "")
-  if not (asked and d and d.free) or asked <= d.free then return nil end
+  if not (asked and d.free) or asked <= d.free then return nil end
   return finding("warn", "budget", ("memory.budget = %s, but %s has %s free; "
     .. "runs take no more than that"):format(text, d.name,
     size.bytes(d.free)), "memory.budget=device, or end what else uses it")
@@ -113,8 +113,20 @@ local function wsl(f)
     .. "failing: runs are kept within what is free, other programs are not")
 end
 
+-- The devices that were asked for as a set, and those of them that are absent.
+local function chosen_of(f)
+  local chosen, absent, here = {}, {}, {}
+  for _, d in ipairs(f.devices or {}) do here[d.name] = true end
+  for _, name in ipairs(f.names or { f.name }) do
+    if name == "cuda" then name = "cuda:0" end
+    chosen[name] = true
+    if not here[name] and not f.problem then absent[#absent + 1] = name end
+  end
+  return chosen, absent
+end
+
 -- facts: cuda or why, devices, name, peaks, use, problem (of the probe); wsl,
--- wanted (a GPU was asked for), budget (memory.budget as written), target (a
+-- names (of --devices, or the one of --device), wanted (a GPU), budget (memory.budget as written), target (a
 -- card's name). Gives a list of findings.
 function cudacheck.findings(f)
   if not f.cuda then
@@ -122,16 +134,20 @@ function cudacheck.findings(f)
       f.why or "not found", f.wanted and "--device cpu runs without it"
       or nil) }
   end
-  local list, chosen = { versions(f.cuda, f.wanted) }, nil
+  local chosen, absent = chosen_of(f)
+  local list = { versions(f.cuda, f.wanted) }
   local function add(x) if x then list[#list + 1] = x end end
   for _, d in ipairs(f.devices or {}) do
     if d.backend ~= "cpu" then
-      if d.name == f.name then chosen = d end
-      add(device(d, f.cuda.architectures, f.name, f.target))
+      add(device(d, f.cuda.architectures, chosen, f.target))
+      add(chosen[d.name] and budget(f, d))
     end
   end
   add(f.problem and finding("fail", "device", f.problem, REBUILD))
-  add(budget(f, chosen))
+  for _, name in ipairs(absent) do
+    add(finding("fail", "device", name .. " is not among the devices here",
+      "llmhost -v lists them"))
+  end
   add(f.peaks and speed(f.peaks))
   add(f.use and clocks(f.use))
   add(wsl(f))

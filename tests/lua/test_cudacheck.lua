@@ -87,11 +87,27 @@ check.case("a device without code, with the command that rebuilds", function()
   check.truthy(x.text:find("this build has code for 8.0 only", 1, true),
     x.text)
   check.equal(x.fix, "make GPU_ARCH=native")
-  f.name = "cuda:1" -- another is chosen
+  f.names = { "cuda:1" } -- another is chosen
   check.equal(said(f).other.level, "warn")
   x = said(cuda { architectures = { "8.0", "8.6" } }).device
   check.equal(x.level, "warn")
   check.truthy(x.text:find("compiles for newer ones when it starts", 1, true))
+end)
+
+check.case("every device of --devices counts, and must be there", function()
+  local f = facts { names = { "cuda:0", "cuda:1" }, budget = "100GB" }
+  f.devices[3] = { name = "cuda:1", backend = "cuda", model = "NVIDIA T4",
+    capability = "7.5", memory = 16e9, free = 15e9 }
+  local _, all = said(f)
+  check.truthy(all:find("pass device: cuda:0", 1, true), all)
+  check.truthy(all:find("fail device: cuda:1 NVIDIA T4", 1, true), all)
+  check.truthy(all:find("warn budget: memory.budget = 100GB, but cuda:1 has "
+    .. "15.00 GB free", 1, true), all)
+  f.devices[3] = nil
+  _, all = said(f)
+  check.truthy(all:find("fail device: cuda:1 is not among the devices here",
+    1, true), all)
+  check.equal(said(facts { names = { "cuda" } }).device.level, "pass")
 end)
 
 check.case("the target, a device that does not answer, a probe that failed",
