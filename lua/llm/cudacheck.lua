@@ -126,8 +126,8 @@ local function chosen_of(f)
 end
 
 -- facts: cuda or why, devices, name, peaks, use, problem (of the probe); wsl,
--- names (of --devices, or the one of --device), wanted (a GPU), budget (memory.budget as written), target (a
--- card's name). Gives a list of findings.
+-- names (of --devices, or the one of --device), wanted (a GPU), budget
+-- (memory.budget as written), target (a card's name). Gives a list of findings.
 function cudacheck.findings(f)
   if not f.cuda then
     return { finding(f.wanted and "fail" or "info", "CUDA",
