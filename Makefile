@@ -236,7 +236,9 @@ build-tests:
 lint: ## luacheck over every Lua file; a warning is an error
 	@luacheck --quiet lua experiments plots tests
 
-bench: all ## Tokens per second, share of the attainable, profile
+bench: ## Tokens per second and memory beside PyTorch's, profile
+	@$(MAKE) --no-print-directory \
+	  $(if $(wildcard /dev/nvidiactl /dev/dxg),,CUDA=) all
 	@build/llmhost experiments/bench.lua $(ARGS)
 
 # One after the other, SECONDS each; what is new and interesting collects in
