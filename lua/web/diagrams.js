@@ -99,7 +99,7 @@
 
   D.expectedTable = () => el("div", { class: "scroll" },
     el("table", { class: "data" },
-      el("caption", { class: "quiet" }, "What the original claims, against "
+      D.caption("What the original claims, against "
         + "the baseline"),
       el("thead", {}, el("tr", {}, ["technique", "memory", "speed",
         "perplexity"].map((h) => el("th", { scope: "col" }, h)))),

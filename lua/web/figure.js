@@ -35,7 +35,7 @@
   function dataTable(chart) {
     const [head, ...rows] = D.chartRows(chart);
     return el("table", { class: "data" },
-      el("caption", { class: "quiet" }, chart.title),
+      D.caption(chart.title),
       el("thead", {}, el("tr", {}, head.map((h) =>
         el("th", { scope: "col" }, h)))),
       el("tbody", {}, rows.slice(0, 400).map((row) => el("tr", {},
@@ -44,6 +44,8 @@
   }
 
   // --- PNG: title, chart and legend on one canvas ------------------------
+
+  const isLine = (spec) => spec.kind === "lines" && !spec.piled;
 
   function legendRows(g, names, width) {
     const rows = [[]];
@@ -64,7 +66,8 @@
     g.font = "13px system-ui, sans-serif";
     const rows = legendRows(g, c.data.datasets.filter((_, i) =>
       c.isDatasetVisible(i)).map((d) => ({ label: d.label,
-      hue: d.borderColor })), c.width - 24);
+      hue: d.borderColor, dash: d.borderDash, line: isLine(figure.spec) })),
+    c.width - 24);
     sheet.width = c.width * ratio;
     sheet.height = (c.height + 48 + 20 * rows.length) * ratio;
     g.scale(ratio, ratio);
@@ -77,8 +80,17 @@
     g.font = "13px system-ui, sans-serif";
     rows.forEach((row, i) => row.forEach((item) => {
       const y = c.height + 54 + 20 * i;
-      g.fillStyle = item.hue;
-      g.fillRect(12 + item.at, y - 10, 12, 10);
+      g.fillStyle = g.strokeStyle = item.hue;
+      if (item.line) {
+        g.setLineDash(item.dash);
+        g.lineWidth = 2.5;
+        g.beginPath();
+        g.moveTo(8 + item.at, y - 4);
+        g.lineTo(27 + item.at, y - 4);
+        g.stroke();
+      } else {
+        g.fillRect(12 + item.at, y - 10, 12, 10);
+      }
       g.fillStyle = style.getPropertyValue("--text");
       g.fillText(item.label, 30 + item.at, y);
     }));
@@ -227,12 +239,31 @@
 
   // --- legend ------------------------------------------------------------
 
+  const SHAPE = {
+    circle: () => D.svg("circle", { cx: 13, cy: 6, r: 3.5 }),
+    rect: () => D.svg("rect", { x: 10, y: 3, width: 6, height: 6 }),
+    triangle: () => D.svg("path", { d: "M13 2 L17 9 L9 9 Z" }),
+    rectRot: () => D.svg("path", { d: "M13 1.5 L17.5 6 L13 10.5 L8.5 6 Z" }),
+  };
+
+  // What a series looks like: a square of its colour, or its line.
+  function swatch(spec, set) {
+    if (!isLine(spec)) {
+      const square = el("span", { class: "swatch" });
+      square.style.background = set.borderColor;
+      return square;
+    }
+    return D.svg("svg", { width: 26, height: 12, "aria-hidden": "true",
+      stroke: set.borderColor, fill: set.borderColor },
+    D.svg("line", { x1: 0, y1: 6, x2: 26, y2: 6, "stroke-width": 2,
+      "stroke-dasharray": set.borderDash.join(" ") || null }),
+    set.pointRadius > 0 ? SHAPE[set.pointStyle]() : null);
+  }
+
   function legend(figure) {
     const chips = figure.chart.data.datasets.map((set, i) => {
       const off = figure.off.has(set.label);
       figure.chart.setDatasetVisibility(i, !off);
-      const swatch = el("span", { class: "swatch" });
-      swatch.style.background = set.borderColor;
       return el("button", { type: "button", class: "chip",
         "aria-pressed": String(!off), onclick() {
           if (figure.off.has(set.label)) figure.off.delete(set.label);
@@ -240,7 +271,7 @@
           legend(figure);
           figure.chart.update();
           figure.legend.children[i].focus();
-        } }, swatch, set.label);
+        } }, swatch(figure.spec, set), set.label);
     });
     figure.legend.replaceChildren(...chips);
   }

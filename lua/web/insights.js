@@ -114,7 +114,7 @@
 
   function pairTable(list) {
     return el("table", { class: "data" },
-      el("caption", { class: "quiet" }, "Mean change against the model's own "
+      D.caption("Mean change against the model's own "
         + "baseline. Memory at the common micro-batch, perplexity at each "
         + "run's end; ± is how much the steps of one run differ in time."),
       el("thead", {}, el("tr", {}, ["variant", "memory", "speed",
@@ -146,24 +146,30 @@
     return { judged, rows: rows.sort((a, b) => b.score - a.score) };
   }
 
+  // Ties: everything as near to the first as the speeds of the two vary.
   function advised(result) {
     const [first, second] = result.rows;
-    const margin = Math.max(first.noise || 0, second.noise || 0);
-    const unknown = first.noise === null || second.noise === null;
-    const tie = first.score - second.score <= margin;
-    const words = tie ? "A tie: " + first.variant + " and " + second.variant
+    const margin = (r) => Math.max(first.noise || 0, r.noise || 0);
+    const ties = result.rows.filter((r) =>
+      first.score - r.score <= margin(r));
+    const tie = ties.length > 1;
+    const known = result.rows.slice(0, Math.max(2, ties.length))
+      .every((r) => r.noise !== null);
+    const gap = (first.score - (tie ? ties[ties.length - 1] : second).score)
+      .toFixed(1);
+    const words = tie ? "A tie: " + ties.map((r) => r.variant).join(", ")
       : first.variant;
-    const gap = (first.score - second.score).toFixed(1);
-    return [words, (tie ? "They are " + gap + " points apart; "
+    return [words, (tie ? "They are at most " + gap + " points apart; "
       : "It is " + gap + " points ahead of " + second.variant + "; ")
-      + (unknown ? "how much speeds vary is not known for all of them."
-        : "speeds vary by " + margin.toFixed(1) + " points at these weights.")];
+      + (known ? "speeds vary by " + Math.max(...ties.concat(second)
+        .map(margin)).toFixed(1) + " points at these weights."
+        : "how much speeds vary is not known for all of them.")];
   }
 
   function scoreTable(result) {
     const tenth = (x) => (x > 0 ? "+" : "") + x.toFixed(1);
     return el("table", { class: "data" },
-      el("caption", { class: "quiet" }, "Points: per cent of change for the "
+      D.caption("Points: per cent of change for the "
         + "better, times its weight."),
       el("thead", {}, el("tr", {}, ["variant", "memory", "speed", "quality",
         "points"].map((h) => el("th", { scope: "col" }, h)))),

@@ -80,6 +80,10 @@
     fill(document.createElementNS("http://www.w3.org/2000/svg", tag),
       attributes, children);
 
+  // A table's caption, which stays in sight when the table is scrolled.
+  D.caption = (text) => D.el("caption", { class: "quiet" },
+    D.el("span", {}, text));
+
   D.button = (text, action, attributes) =>
     D.el("button", { type: "button", onclick: action, ...attributes }, text);
 

@@ -51,7 +51,7 @@
         + "baseline has finished.");
     }
     return el("div", { class: "scroll" }, el("table", { class: "data claims" },
-      el("caption", { class: "quiet" }, "The original's claims, over all "
+      D.caption("The original's claims, over all "
         + "models that were run"),
       el("thead", {}, el("tr", {}, ["technique", "what", "claimed",
         "measured", "verdict", "why"].map((h) =>
