@@ -6,6 +6,15 @@ local check = require "llm.check"
 local host = require "host"
 local sweep = require "llm.sweep"
 
+local COLORS = { ["ok  "] = "green", warn = "yellow", FAIL = "red" }
+
+-- The first word of a line in the colour of what it says.
+local function painted(line)
+  local color = COLORS[line:sub(1, 4)]
+  return color and host.terminal.color(color, line:sub(1, 4)) .. line:sub(5)
+    or line
+end
+
 local function main()
   local s = sweep { name = "check" }
   if host.options.help then return require("llm.usage").sweep(s) end
@@ -13,7 +22,7 @@ local function main()
   if host.options.json or s.config.flags.json then
     print(host.json.encode(report, { indent = 2 }))
   else
-    print(table.concat(check.lines(report), "\n"))
+    for _, line in ipairs(check.lines(report)) do print(painted(line)) end
     print(report.failed and "some of it must be mended first"
       or "next: llmhost experiments/sweep.lua")
   end

@@ -314,12 +314,21 @@ static int process_poll(lua_State *L) {
   return 1;
 }
 
+/* Upvalue 1: the path when the module was opened. Asked for later it could be
+ * gone, as when the program is built again while it runs. */
 static int process_executable(lua_State *L) {
-  char *path = realpath("/proc/self/exe", NULL);
-  void **box = lh_box_new(L);
-  *box = path;
-  lua_pushstring(L, path); /* nil if unknown */
+  lua_pushvalue(L, lua_upvalueindex(1));
   return 1;
+}
+
+/* Set field "executable" of the module on top of the stack. */
+static void set_executable(lua_State *L) {
+  void **box = lh_box_new(L);
+  *box = realpath("/proc/self/exe", NULL);
+  lua_pushstring(L, *box); /* nil if unknown */
+  lua_pushcclosure(L, process_executable, 1);
+  lua_setfield(L, -3, "executable");
+  lua_pop(L, 1);
 }
 
 static int process_pid(lua_State *L) {
@@ -401,5 +410,6 @@ int lh_open_process(lua_State *L) {
   lh_document(L, process_class.name, fields);
   lua_newtable(L);
   lh_register(L, "host.process", functions);
+  set_executable(L);
   return 1;
 }

@@ -234,4 +234,15 @@ check.case("a write that fails keeps the old file", function()
   host.file.remove_tree(folder)
 end)
 
+check.case("the program's path is known after it was replaced", function()
+  local copy = (os.getenv "TMPDIR" or "/tmp") .. "/copy." .. host.process.pid()
+  local cp <close> = assert(host.process.spawn { "cp",
+    host.process.executable(), copy })
+  check.equal(cp:wait(20).exit, 0)
+  local p <close> = assert(host.process.spawn { copy, "-e",
+    "local e = require('host').process.executable os.remove(e()) "
+    .. "print(e())" })
+  check.equal(p:read_line(20), host.file.realpath(copy) or copy)
+end)
+
 check.done()
