@@ -355,7 +355,7 @@ end)
 check.case("every control has a name, every chart a text", function()
   for _, name in ipairs(TABS) do tab(name) end
   check.equal(b:js [[return [...document.querySelectorAll(
-    "button, input, select, canvas, svg")].filter((e) => {
+    "button, input, select, canvas, svg:not([aria-hidden])")].filter((e) => {
       const label = e.getAttribute("aria-label") || e.textContent.trim()
         || (e.labels && e.labels.length && e.labels[0].textContent.trim());
       return !label;
