@@ -145,8 +145,12 @@ check.case("make install puts the program and its files in place", function()
   local text, code = make("install PREFIX=/opt/llm DESTDIR=" .. root)
   check.equal(code, 0, text)
   check.truthy(exists(installed), text)
-  check.truthy(exists(root .. "/opt/llm/share/llmhost/experiments/sweep.lua"),
-    text)
+  for _, name in ipairs { "llmhost/experiments/sweep.lua", "man/man1/llmhost.1",
+    "bash-completion/completions/llmhost", "zsh/site-functions/_llmhost",
+    "fish/vendor_completions.d/llmhost.fish" } do
+    check.truthy(exists(root .. "/opt/llm/share/" .. name), name .. "\n"
+      .. text)
+  end
 end)
 
 check.case("the installed program runs from another folder", function()
