@@ -183,12 +183,23 @@ static lh_line read_on(lua_State *L) {
   return line;
 }
 
+/* Is the line on top of the stack a wish to leave: exit or quit, where no
+ * variable is called that? */
+static bool is_farewell(lua_State *L) {
+  const char *line = lua_tostring(L, -1);
+  if (strcmp(line, "exit") != 0 && strcmp(line, "quit") != 0) return false;
+  bool variable = lua_getglobal(L, line) != LUA_TNIL;
+  lua_pop(L, 1);
+  return !variable;
+}
+
 /* Read one chunk on an empty stack: a status with a function or a message on
  * it, NO_CHUNK at the end of input, NEXT_CHUNK when it was dropped. */
 static int read_chunk(lua_State *L) {
   bool more;
   lh_line line = lh_line_read(L, "> ", "");
-  if (line != LH_LINE_TEXT) return line == LH_LINE_END ? NO_CHUNK : NEXT_CHUNK;
+  if (line == LH_LINE_CLEARED) return NEXT_CHUNK;
+  if (line == LH_LINE_END || is_farewell(L)) return NO_CHUNK;
   for (;;) {
     int status = compile(L, &more);
     if (!more) return status;
@@ -283,5 +294,5 @@ void lh_repl(lua_State *L) {
     fflush(stdout);
   }
   lh_line_close();
-  if (lh_line_person()) putchar('\n');
+  if (lh_line_person() && lua_gettop(L) == 0) putchar('\n');
 }

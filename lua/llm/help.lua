@@ -171,6 +171,22 @@ local function named(word)
   return list_text(lines) .. (rest and "\n  " .. rest or "")
 end
 
+-- The heading of a Lua module's file, or nil.
+local function library_text(name)
+  local path = type(name) == "string" and name:find "^[%w_.]+$"
+    and package.searchpath(name, package.path)
+  local text = path and host.file.read(path, 1 << 22)
+  local about = text and require("llm.usage").heading(text)
+  return about and about ~= "" and name .. ": " .. about or nil
+end
+
+-- The module that a value is, or nil.
+local function loaded_as(value)
+  for _, name in ipairs(docs.sorted(package.loaded)) do
+    if rawequal(package.loaded[name], value) then return name end
+  end
+end
+
 -- A function nobody documented: where it was written, and what it takes.
 local function function_text(f)
   local info = debug.getinfo(f, "Su")
@@ -186,9 +202,14 @@ end
 function help.text(...)
   if select("#", ...) == 0 then return overview() end
   local target = ...
-  if type(target) == "string" then return named(target) end
+  if type(target) == "string" then
+    return not docs.registered()[target] and library_text(target)
+      or named(target)
+  end
   local name = docs.name_of(target)
   if name then return named(name) end
+  local module = library_text(loaded_as(target))
+  if module then return module end
   if type(target) == "function" then return function_text(target) end
   return "a " .. type(target) .. "; help \"NAME\" looks a name up"
 end

@@ -28,6 +28,8 @@ local function heading(text)
   return (table.concat(lines, "\n"):gsub("%s+$", ""))
 end
 
+usage.heading = heading
+
 local function text_of(path) return host.file.read(path, 1 << 22) or "" end
 
 -- The path as a person would type it: below the root when it lies there.

@@ -68,6 +68,12 @@ check.case("errors show the user's frames alone", function()
     .. "'told' end }))\n", "", "(error object is a table value)\ntold")
 end)
 
+check.case("exit and quit leave, unless they are variables", function()
+  expect("1\nexit\n2\n", "1")
+  expect("1\nquit\n2\n", "1")
+  expect("exit = 5\nexit\n2\n", "5\n2")
+end)
+
 check.case("after a script", function()
   local path = folder .. "/first.lua"
   assert(host.file.write(path, "y = 42"))
@@ -158,6 +164,8 @@ check.case("help: functions, names, modules, objects, keys", function()
     ["help 'train.lr'"] = "train.lr: number, default 0.001\n  AdamW's rate",
     ["help 'matmol'"] = "'matmol'; did you mean 'matmul'?",
     ["help(function(a, b) end)"] = "function(a, b), stdin:1",
+    ["help 'llm.sweep'"] = "llm.sweep: A sweep: `require",
+    ["help(require 'llm.sweep')"] = "llm.sweep: A sweep: `require",
     ["help(1)"] = "a number; help \"NAME\" looks a name up",
     ["help"] = "help(), help(gpu.nn.linear)" } do
     out = piped(code .. "\n")
