@@ -245,6 +245,7 @@ static lk_status read_file(reading *r, const lh_source_file *file,
 static lk_status take_row(void *context, const char *text, int64_t size,
                           bool *enough, lk_error *e) {
   reading *r = context;
+  if (size == 0) return LK_OK;
   if (size > r->room) {
     int64_t room = size > ROWS_BLOCK ? size : ROWS_BLOCK;
     char *block = malloc((size_t)room);

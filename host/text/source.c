@@ -219,7 +219,8 @@ static int by_path(const void *a, const void *b) {
 }
 
 static void sort_and_key(lh_source *s) {
-  qsort(s->files, (size_t)s->count, sizeof *s->files, by_path);
+  if (s->count > 0)
+    qsort(s->files, (size_t)s->count, sizeof *s->files, by_path);
   uint64_t h = lh_hash_string(s->text ? "text" : s->name, 2);
   if (s->text) h = lh_hash64(s->text, (size_t)s->bytes, h);
   for (int64_t i = 0; i < s->count; i++) {
