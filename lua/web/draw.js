@@ -299,13 +299,14 @@
   }
 
   // A budget near the data belongs into the picture; a far one does not.
-  function reach(chart, y) {
+  function reach(chart, x, y) {
     const sums = (chart.categories || []).map((_, i) => chart.stacked
       ? chart.series.reduce((n, s) => n + (s.y[i] || 0), 0)
       : Math.max(...chart.series.map((s) => s.y[i] || 0)));
+    const along = chart.series.flatMap((s) => s.x || []).filter(D.known);
     for (const r of chart.references || []) {
-      const near = !r.vertical && r.value <= 2.5 * Math.max(...sums);
-      if (near) y.suggestedMax = r.value;
+      const most = Math.max(...(r.vertical ? along : sums));
+      if (r.value <= 2.5 * most) (r.vertical ? x : y).suggestedMax = r.value;
     }
     if (chart.kind === "bars" && !chart.dots) {
       y.beginAtZero = true;
@@ -323,12 +324,12 @@
   // Chart.js's configuration of a (filtered) chart.
   D.config = function (chart, narrow) {
     const y = axis(chart.y, null, chart.series.flatMap((s) => s.y || []));
-    reach(chart, y);
     y.stacked = !!chart.stacked;
     const x = chart.categories ? categoryAxis(chart, narrow)
       : axis(chart.x, null, chart.series.flatMap((s) => s.x || []));
     if (chart.kind === "scatter") x.grace = y.grace = "8%";
     x.stacked = !!chart.stacked;
+    reach(chart, x, y);
     return {
       type: TYPE[chart.kind],
       data: { labels: (chart.categories || []).map((c) =>
