@@ -5,6 +5,12 @@
 
 #include "backend.h"
 
+#ifdef __CUDACC__
+#define LK_ATTENTION_BOTH static __host__ __device__ __forceinline__
+#else
+#define LK_ATTENTION_BOTH static inline
+#endif
+
 /* The head width that tiles are padded to: 32, 64 or 128. */
 static inline int64_t lk_attention_padded(int64_t width) {
   return width <= 32 ? 32 : width <= 64 ? 64 : 128;
@@ -21,6 +27,39 @@ static inline bool lk_attention_tiled(const lk_attr *a, lk_dtype dtype) {
   return (dtype == LK_BF16 || dtype == LK_F16) && a->width % 8 == 0 &&
          a->width <= 128 && a->scale > 0 &&
          (a->p <= 0 || (a->seq % 8 == 0 && a->p < 0.9999));
+}
+
+/* What a forward keeps of its draws, u32 [B, H, words]: tiles of 64 queries by
+ * 64 keys on and below the diagonal, row after row of tiles, in 128 words each.
+ * Word 32w + 4g + c has the queries 16w + g + 8i of the tile with the keys
+ * 32k + 8c + 2v + e: bit 4 (i + 2k) + v + 16e is set where that is kept. (Four
+ * words in a row are what four lanes of a tensor core's fragment hold.) */
+enum { LK_ATTENTION_KEPT_TILE = 128 };
+
+LK_ATTENTION_BOTH int lk_attention_kept_tile(int row_tile, int key_tile) {
+  return row_tile * (row_tile + 1) / 2 + key_tile;
+}
+/* Words of one head. */
+LK_ATTENTION_BOTH int64_t lk_attention_kept_words(int64_t seq) {
+  int64_t tiles = (seq + 63) / 64;
+  return tiles * (tiles + 1) / 2 * LK_ATTENTION_KEPT_TILE;
+}
+
+/* Where a bit of word `index` of one head belongs; may lie past the end. */
+typedef struct lk_attention_kept_place {
+  int64_t query, key;
+} lk_attention_kept_place;
+
+LK_ATTENTION_BOTH lk_attention_kept_place
+lk_attention_kept_at(int64_t index, int bit) {
+  int64_t tile = index / LK_ATTENTION_KEPT_TILE, row = 0;
+  int word = (int)(index % LK_ATTENTION_KEPT_TILE);
+  while ((row + 1) * (row + 2) / 2 <= tile) row++;
+  lk_attention_kept_place at;
+  at.query = row * 64 + word / 32 * 16 + word % 32 / 4 + bit / 4 % 2 * 8;
+  at.key = (tile - row * (row + 1) / 2) * 64 + bit / 8 % 2 * 32 +
+           word % 4 * 8 + bit % 4 * 2 + bit / 16;
+  return at;
 }
 
 /* Scratch of the backward: offsets in bytes, each a multiple of 16. */

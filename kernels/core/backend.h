@@ -44,7 +44,7 @@ static inline int64_t lk_format_block(int64_t format, int64_t block,
   return block == 0 ? count : block;
 }
 
-enum { LK_MAX_RESULTS = 4, LK_MAX_INPUTS = 6 };
+enum { LK_MAX_RESULTS = 4, LK_MAX_INPUTS = 7 };
 
 /* One call of an operator: results, inputs and attributes in the order of its
  * entry in ops.def. An absent optional tensor has rank -1 (lk_absent).
@@ -94,6 +94,7 @@ typedef struct lk_profile {
   int update_group;         /* same-shaped matrices orthogonalized at once */
   int64_t workspace;        /* bytes a library holds while the context lives */
   lk_dtype compute;         /* what layers multiply with: f32, bf16 */
+  bool keeps_draws;         /* attention's are dearer to make than to keep */
 } lk_profile;
 
 typedef struct lk_context lk_context;

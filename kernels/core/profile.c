@@ -17,6 +17,7 @@ static const lk_profile cuda_profile = {
     .update_group = 16,
     .workspace = (int64_t)32 << 20,
     .compute = LK_BF16,
+    .keeps_draws = true,
 };
 
 static lk_profile cpu_profile = {

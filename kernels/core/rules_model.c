@@ -2,6 +2,7 @@
  * attention, the head and its loss. */
 #include <inttypes.h>
 
+#include "attention.h"
 #include "rules.h"
 
 /* --- embedding ------------------------------------------------------------ */
@@ -86,7 +87,10 @@ LK_RULE(rule_rmsnorm_backward) {
   LK_TRY(lk_need_dtype(call, 3, LK_F32, error));
   LK_TRY(lk_need_shape(call, 3, lk_shape_of(x->shape.dim[0]), 1, error));
   if (lk_present(&call->in[4])) LK_TRY(lk_need_same(call, 4, 1, error));
+  LK_TRY(lk_need_dropout(call, 5, error));
   LK_TRY(lk_give(call, 0, x->dtype, x->shape, error));
+  if (lk_present(&call->out[2]))
+    LK_TRY(lk_give(call, 2, x->dtype, x->shape, error));
   cost->flops = 9 * lk_count_of(x);
   return lk_give(call, 1, LK_F32, lk_shape_of(lk_columns(x)), error);
 }
@@ -203,22 +207,31 @@ LK_RULE(rule_rope_table) {
   return lk_give(call, 0, LK_F32, *s, error);
 }
 
-LK_RULE(rule_rope) {
-  const lk_tensor *x = &call->in[0], *table = &call->in[1];
+/* Input `i` is rope's table for the heads of input `x`. */
+static lk_status check_table(const lk_call *call, int i, int x,
+                             lk_error *error) {
+  const lk_op_info *info = lk_op_info_of(call->op);
+  const lk_tensor *qkv = &call->in[x], *table = &call->in[i];
   char text[128];
-  LK_TRY(check_qkv(profile, call, 0, error));
-  LK_TRY(lk_need_dtype(call, 1, LK_F32, error));
-  LK_TRY(lk_need_rank(call, 1, 3, error));
+  LK_TRY(lk_need_dtype(call, i, LK_F32, error));
+  LK_TRY(lk_need_rank(call, i, 3, error));
   if (call->attr.width % 2 != 0)
-    return lk_fail(error, LK_ARGUMENT, "rope: width is %" PRId64
-                   ", needs to be even", call->attr.width);
+    return lk_fail(error, LK_ARGUMENT, "%s: width is %" PRId64
+                   ", needs to be even", info->name, call->attr.width);
   lk_shape needed = lk_shape_of(table->shape.dim[0], call->attr.width / 2, 2);
-  LK_TRY(lk_need_shape(call, 1, needed, 0, error));
-  if (x->shape.dim[0] % table->shape.dim[0] != 0)
-    return lk_fail(error, LK_SHAPE, "rope: x has shape %s, needs rows that "
-                   "are a multiple of the table's %" PRId64 " positions",
-                   lk_shape_text(x->shape, text, sizeof text),
-                   table->shape.dim[0]);
+  LK_TRY(lk_need_shape(call, i, needed, x, error));
+  if (qkv->shape.dim[0] % table->shape.dim[0] == 0) return LK_OK;
+  return lk_fail(error, LK_SHAPE, "%s: %s has shape %s, needs rows that "
+                 "are a multiple of the table's %" PRId64 " positions",
+                 info->name, info->input[x].name,
+                 lk_shape_text(qkv->shape, text, sizeof text),
+                 table->shape.dim[0]);
+}
+
+LK_RULE(rule_rope) {
+  const lk_tensor *x = &call->in[0];
+  LK_TRY(check_qkv(profile, call, 0, error));
+  LK_TRY(check_table(call, 1, 0, error));
   cost->flops = 3 * lk_count_of(x);
   return lk_give(call, 0, x->dtype, x->shape, error);
 }
@@ -283,6 +296,10 @@ static double attention_flops(const lk_attr *a) {
          (double)a->seq * (double)a->width / 2;
 }
 
+static lk_shape kept_shape(const lk_attr *a) {
+  return lk_shape_of(a->batch, a->heads, lk_attention_kept_words(a->seq));
+}
+
 static lk_shape heads_shape(const lk_tensor *qkv, const lk_attr *a) {
   return lk_shape_of(qkv->shape.dim[0], a->heads * a->width);
 }
@@ -293,6 +310,8 @@ LK_RULE(rule_attention) {
   LK_TRY(check_attention(profile, call, 0, 1, error));
   LK_TRY(lk_give(call, 0, qkv->dtype, heads_shape(qkv, a), error));
   cost->flops = attention_flops(a);
+  if (lk_present(&call->out[2]))
+    LK_TRY(lk_give(call, 2, LK_U32, kept_shape(a), error));
   return lk_give(call, 1, LK_F32, lk_shape_of(a->batch, a->heads, a->seq),
                  error);
 }
@@ -308,6 +327,15 @@ LK_RULE(rule_attention_backward) {
   LK_TRY(lk_need_same(call, 2, 0, error));
   LK_TRY(lk_need_dtype(call, 3, LK_F32, error));
   LK_TRY(lk_need_shape(call, 3, lse, 1, error));
+  if (lk_present(&call->in[5])) {
+    LK_TRY(lk_need_dtype(call, 5, LK_U32, error));
+    LK_TRY(lk_need_shape(call, 5, kept_shape(a), 1, error));
+  }
+  if (lk_present(&call->in[6])) {
+    LK_TRY(check_table(call, 6, 1, error));
+    LK_TRY(lk_need_shape(call, 6, lk_shape_of(a->seq, a->width / 2, 2), 1,
+                         error));
+  }
   cost->flops = 2.5 * attention_flops(a);
   return lk_give(call, 0, qkv->dtype, qkv->shape, error);
 }

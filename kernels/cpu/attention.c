@@ -2,6 +2,7 @@
  * rows at a time against them, softmax with running statistics (Milakov and
  * Gimelshein 2018), probabilities recomputed in the backward (Dao et al.
  * 2022). */
+#include "../core/attention.h"
 #include "../core/scratch.h"
 #include "cpu.h"
 #include "tile.h"
@@ -159,6 +160,30 @@ static void attention_part(void *opaque, int64_t index, int lane) {
   attention_finish(s, &a, &l, first, rows);
 }
 
+/* Part: what is kept of one head, words of core/attention.h. */
+typedef struct attention_keep {
+  attention_state s;
+  uint32_t *kept;
+} attention_keep;
+
+static void attention_kept_part(void *opaque, int64_t index, int lane) {
+  const attention_keep *k = opaque;
+  const draw_source *d = &k->s.source;
+  attention_head a = {.b = index / k->s.heads, .h = index % k->s.heads};
+  int64_t words = lk_attention_kept_words(k->s.seq);
+  (void)lane;
+  for (int64_t i = 0; i < words; i++) {
+    uint32_t word = 0;
+    for (int bit = 0; bit < 32; bit++) {
+      lk_attention_kept_place p = lk_attention_kept_at(i, bit);
+      uint64_t e = attention_element(&k->s, &a, p.query) + (uint64_t)p.key;
+      uint32_t draw = lk_rng_draw16(d->seed, e, d->stream, d->step);
+      word |= (uint32_t)(draw >= d->threshold) << bit;
+    }
+    k->kept[index * words + i] = word;
+  }
+}
+
 static lk_status cpu_attention(lk_context *context, const lk_call *call) {
   LK_TRY(cpu_need_f32(context, call));
   attention_state s =
@@ -169,6 +194,9 @@ static lk_status cpu_attention(lk_context *context, const lk_call *call) {
   s.lse = call->out[1].data;
   cpu_parallel(context, s.batch * s.heads * cpu_pieces(s.seq, ATTN_ROWS),
                attention_part, &s);
+  if (!lk_present(&call->out[2])) return LK_OK;
+  attention_keep k = {s, call->out[2].data};
+  cpu_parallel(context, s.batch * s.heads, attention_kept_part, &k);
   return LK_OK;
 }
 
@@ -332,5 +360,8 @@ static lk_status cpu_attention_backward(lk_context *context,
   s.lse = call->in[3].data;
   s.dqkv = call->out[0].data;
   cpu_parallel(context, s.batch * s.kv_heads, attention_back_part, &s);
-  return LK_OK;
+  if (!lk_present(&call->in[6])) return LK_OK;
+  lk_call turn = {.op = LK_OP_rope, .attr = call->attr,
+                  .in = {call->out[0], call->in[6]}, .out = {call->out[0]}};
+  return context->backend->kernels[LK_OP_rope](context, &turn);
 }

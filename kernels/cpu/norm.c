@@ -107,8 +107,9 @@ static lk_status cpu_residual_norm(lk_context *context, const lk_call *call) {
 /* --- gradient ----------------------------------------------------------- */
 
 typedef struct norm_backward_state {
+  draw_source source;
   const float *dy, *x, *w, *rstd, *dresidual;
-  float *dx, *part;
+  float *dx, *part, *dropped;
   int64_t rows, width, parts;
 } norm_backward_state;
 
@@ -130,16 +131,30 @@ static void norm_backward_row(const float *dy, const float *x, const float *w,
       dx[i] = dy[i] * (w[i] * rstd) - x[i] * pull;
 }
 
+/* dropped = dropout(dx) of a row. */
+static void norm_dropped_row(const norm_backward_state *s, int64_t row) {
+  const draw_source *d = &s->source;
+  int64_t at = row * s->width;
+  uint64_t first = d->micro * (uint64_t)(s->rows * s->width);
+  if (d->threshold == 0)
+    memcpy(s->dropped + at, s->dx + at, (size_t)s->width * sizeof(float));
+  else
+    drop_row(d, first + (uint64_t)at, s->dx + at, NULL, s->dropped + at,
+             s->width);
+}
+
 static void rmsnorm_backward_part(void *opaque, int64_t index, int lane) {
   (void)lane;
   const norm_backward_state *s = opaque;
   int64_t n = s->width, last = (index + 1) * s->rows / s->parts;
   float *dw = s->part + index * n;
   memset(dw, 0, (size_t)n * sizeof *dw);
-  for (int64_t r = index * s->rows / s->parts; r < last; r++)
+  for (int64_t r = index * s->rows / s->parts; r < last; r++) {
     norm_backward_row(s->dy + r * n, s->x + r * n, s->w, s->rstd[r],
                       s->dresidual ? s->dresidual + r * n : NULL,
                       s->dx + r * n, dw, n);
+    if (s->dropped) norm_dropped_row(s, r);
+  }
 }
 
 static lk_status cpu_rmsnorm_backward(lk_context *context,
@@ -151,6 +166,8 @@ static lk_status cpu_rmsnorm_backward(lk_context *context,
       .dy = call->in[0].data, .x = call->in[1].data, .w = call->in[2].data,
       .rstd = call->in[3].data,
       .dresidual = lk_present(extra) ? extra->data : NULL,
+      .source = draw_open(&call->in[5], &call->attr),
+      .dropped = lk_present(&call->out[2]) ? call->out[2].data : NULL,
       .dx = call->out[0].data, .part = call->scratch, .width = width,
       .rows = lk_tensor_count(&call->in[0]) / width};
   s.parts = lk_row_parts(s.rows);

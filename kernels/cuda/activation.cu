@@ -3,9 +3,17 @@
  * hardware's exponential. */
 #include "device.cuh"
 
+/* 1 / (1 + 2^(−x log2 e)) by the hardware, subnormals as zeros. */
+static __device__ __forceinline__ float sigmoid_fast(float x) {
+  float power, y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x * -1.44269504f));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(1.0f + power));
+  return y;
+}
+
 template <bool exact>
 static __device__ __forceinline__ float sigmoid_of(float x) {
-  return exact ? lk_sigmoid(x) : __fdividef(1.0f, 1.0f + __expf(-x));
+  return exact ? lk_sigmoid(x) : sigmoid_fast(x);
 }
 
 /* x · sigmoid(x); −0 far below, as the exact one. */
@@ -22,8 +30,6 @@ static __device__ __forceinline__ float slope_of(float x) {
 
 struct silu_map {
   drops d;
-  typedef drawer state;
-  __device__ drawer open() const { return drops_open(d); }
   template <bool exact>
   __device__ void apply(const drawer &w, int64_t i, float u[8],
                         const float v[8]) const {
@@ -31,6 +37,16 @@ struct silu_map {
 #pragma unroll
     for (int j = 0; j < 8; j++) u[j] = silu_of<exact>(u[j]);
     drops_apply(w, i, u);
+  }
+  template <int T>
+  __device__ __forceinline__ uint4 packed(float factor, uint4 x, uint4 z,
+                                          uint4 mask) const {
+    float u[8];
+    (void)z;
+    unpack8(T, x, u);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] = silu_of<false>(u[j]) * factor;
+    return masked(pack8(T, u), mask);
   }
 };
 
@@ -44,14 +60,22 @@ lk_status cuda_silu(lk_context *context, const lk_call *call) {
 /* u: dy, v: x */
 struct silu_backward_map {
   drops d;
-  typedef drawer state;
-  __device__ drawer open() const { return drops_open(d); }
   template <bool exact>
   __device__ void apply(const drawer &w, int64_t i, float u[8],
                         const float v[8]) const {
     drops_apply(w, i, u);
 #pragma unroll
     for (int j = 0; j < 8; j++) u[j] *= slope_of<exact>(v[j]);
+  }
+  template <int T>
+  __device__ __forceinline__ uint4 packed(float factor, uint4 x, uint4 z,
+                                          uint4 mask) const {
+    float u[8], v[8];
+    unpack8(T, masked(x, mask), u);
+    unpack8(T, z, v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] = u[j] * factor * slope_of<false>(v[j]);
+    return pack8(T, u);
   }
 };
 

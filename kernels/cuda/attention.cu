@@ -39,10 +39,22 @@ lk_status cuda_attention(lk_context *context, const lk_call *call) {
   LK_TRY(attention_open(context, call, &call->in[0], &call->in[1], &args));
   args.o = call->out[0].data;
   args.lse = (float *)call->out[1].data;
+  if (lk_present(&call->out[2])) args.kept = (uint32_t *)call->out[2].data;
   bool tiled = lk_attention_tiled(&call->attr, args.dtype);
+  if (args.kept && (!tiled || args.threshold == 0))
+    CUDA_TRY(context, attention_kept(&args, cuda_stream(context)));
   auto forward = tiled ? attention_forward_tiled : attention_forward_plain;
   return cuda_check(context, forward(&args, cuda_stream(context)),
                     "attention");
+}
+
+/* dq and dk turned where no kernel has done it. */
+static lk_status attention_turn(lk_context *context, const lk_call *call) {
+  lk_call turn = lk_call_new(LK_OP_rope);
+  turn.attr = call->attr;
+  turn.in[0] = turn.out[0] = call->out[0];
+  turn.in[1] = call->in[6];
+  return cuda_rope(context, &turn);
 }
 
 lk_status cuda_attention_backward(lk_context *context, const lk_call *call) {
@@ -60,10 +72,16 @@ lk_status cuda_attention_backward(lk_context *context, const lk_call *call) {
   args.dq_turns = (uint32_t *)(scratch + layout.turns);
   args.dkv_turns = args.dq_turns + layout.queries;
   args.stats = (float2 *)(scratch + layout.stats);
+  if (lk_present(&call->in[5])) args.kept = (uint32_t *)call->in[5].data;
   bool tiled = lk_attention_tiled(&call->attr, args.dtype);
+  bool turns = lk_present(&call->in[6]), fused = turns && tiled &&
+               lk_attention_padded(args.width) == args.width;
+  if (fused) args.table = (const float *)call->in[6].data;
+  args.sense = call->attr.inverse ? -1.0f : 1.0f;
   auto backward = tiled ? attention_backward_tiled : attention_backward_plain;
   cudaStream_t stream = cuda_stream(context);
   CUDA_TRY(context,
            attention_stats(&args, layout.queries + layout.keys, stream));
-  return cuda_check(context, backward(&args, stream), "attention_backward");
+  LK_TRY(cuda_check(context, backward(&args, stream), "attention_backward"));
+  return turns && !fused ? attention_turn(context, call) : LK_OK;
 }

@@ -28,6 +28,9 @@ typedef struct attention_args {
   float factor;             /* 1 / (1 - p) */
   uint32_t threshold;       /* draws below it drop; 0: none are made */
   uint32_t stream;
+  uint32_t *kept;           /* core/attention.h; NULL: draws are made anew */
+  const float *table;       /* of rope [T, D/2, 2]; NULL: nothing is turned */
+  float sense;              /* times the table's sines */
   float2 *stats;            /* [B, H, T]: lse · log2 e, Σ do · o / factor */
   float *dq, *dkv;          /* sums that several blocks add to */
   uint32_t *dq_turns, *dkv_turns; /* how many have, by tile */
@@ -40,6 +43,8 @@ cudaError_t attention_backward_tiled(const attention_args *, cudaStream_t);
 enum { ATTENTION_PLAIN_WIDTH = 1024 };
 cudaError_t attention_forward_plain(const attention_args *, cudaStream_t);
 cudaError_t attention_backward_plain(const attention_args *, cudaStream_t);
+/* What `kept` of any forward holds, one word a thread. */
+cudaError_t attention_kept(const attention_args *, cudaStream_t);
 /* stats, and zeros to `tiles` turns from dq_turns on: before a backward. */
 cudaError_t attention_stats(const attention_args *, int64_t tiles,
                             cudaStream_t);

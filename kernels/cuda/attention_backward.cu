@@ -21,8 +21,10 @@ template <int D> struct backward_shape {
   static constexpr int DQ = D / 8 / WIDTHS;
   static constexpr int KEY_TILE = KEYS * D * 2, ROW_TILE = ROWS * D * 2;
   static constexpr int DS_TILE = KEYS * ROWS * 2;
-  /* k v | two stages of q d_o stats | ds */
-  static constexpr int STAGE = 2 * ROW_TILE + ROWS * 8;
+  /* bytes of what is kept of a tile of queries by 64 keys */
+  static constexpr int KEPT = ROWS / 16 * 128, KEPTS = KEYS / 64;
+  /* k v | two stages of q d_o stats kept | ds */
+  static constexpr int STAGE = 2 * ROW_TILE + ROWS * 8 + KEPTS * KEPT;
   static constexpr int STAGES = 2 * KEY_TILE, DS = STAGES + 2 * STAGE;
   static constexpr int BYTES = DS + DS_TILE;
 };
@@ -105,11 +107,27 @@ __device__ __forceinline__ uint32_t backward_kept(const attention_draws &d,
   for (int i = 0; i < 2 * M; i++)
     block[i] = d.block + (uint64_t)row * (uint64_t)seq8 +
                (uint64_t)(key / 8 + i);
-  draws_make<2 * M>(d, block, w);
+  draws_make<2 * M>(d.seed, d.stream, d.step, block, w);
 #pragma unroll
   for (int i = 0; i < 8 * M; i++)
-    kept = kept >> 1 | keeps_both(d, w[i / 4][i % 4]);
+    kept = kept >> 1 |
+           (draws_keep(d.threshold, w[i / 4][i % 4]) & 0x80008000u);
   return kept;
+}
+
+/* The same, of what the forward left: `tiles` is the stage's copy of it, `row`
+ * the query within the tile, `key` the warp's first within the block. */
+template <int D>
+__device__ __forceinline__ uint32_t backward_found(const char *tiles, int row,
+                                                   int key) {
+  using shape = backward_shape<D>;
+  const uint4 w = *(const uint4 *)(tiles + key / 64 * shape::KEPT +
+                                   row / 16 * 128 + row % 8 * 16);
+  const int part = (row / 8 % 2 + key / 32 % 2 * 2) * 4;
+  uint32_t kept = (w.x >> part & 0xF000Fu) | (w.y >> part & 0xF000Fu) << 4 |
+                  (w.z >> part & 0xF000Fu) << 8 |
+                  (w.w >> part & 0xF000Fu) << 12;
+  return shape::M == 2 || key % 32 ? kept : kept << 8;
 }
 
 /* Scores s and d_o vᵀ in dp become p (dropped out, unscaled) and ds / scale /
@@ -193,21 +211,33 @@ __device__ __forceinline__ void backward_tile(const attention_args &a,
       backward_put<D>(shared + shape::DS, at.warp, half, ds);
       continue;
     }
+    const char *stats = shared + stage + 2 * shape::ROW_TILE + half * 8;
     uint32_t kept = 0;
-    if (DROP)
+    if (DROP && a.kept)
+      kept = backward_found<D>(shared + stage + 2 * shape::ROW_TILE +
+                                   shape::ROWS * 8,
+                               half + lane, at.warp_key - at.key);
+    else if (DROP)
       kept = backward_kept<M>(draws, a.seq / 8, row + lane, at.warp_key);
     float s[M][4][4], dp[M][4][4];
     const uint32_t part = half * D * 2;
     backward_scores<T, D>(by_row<D>(own), by_pair<D>(q) + part, s);
     backward_scores<T, D>(by_row<D>(own) + shape::KEY_TILE,
                           by_pair<D>(d_o) + part, dp);
-    const char *stats = shared + stage + 2 * shape::ROW_TILE + half * 8;
     backward_softmax<T, M, DROP>(at, row, (const float4 *)stats, kept, s, dp,
                                  p, ds);
     backward_gather<T, D>(p, by_row<D>(d_o) + part, w.dv);
     backward_put<D>(shared + shape::DS, at.warp, half, ds);
     backward_gather<T, D>(ds, by_row<D>(q) + part, w.dk);
   }
+}
+
+/* Column of dq that accumulator n of the warp begins at (its lane's first):
+ * every other one lies half a head further, where rope's partner is. */
+template <int D> __device__ __forceinline__ int backward_column(int n) {
+  using shape = backward_shape<D>;
+  const int own = (int)threadIdx.x / 32 % shape::WIDTHS * (shape::DQ / 2);
+  return n % 2 * (D / 2) + (own + n / 2) * 8 + (threadIdx.x & 3) * 2;
 }
 
 /* dq (the warp's 32 queries by 8·DQ columns) = dsᵀ k over the tile's `keys`
@@ -219,9 +249,9 @@ backward_queries(uint32_t shared, int keys,
   using shape = backward_shape<D>;
   const int warp = threadIdx.x / 32;
   const int row = warp / shape::WIDTHS * 32;
-  const int column = warp % shape::WIDTHS * shape::DQ * 8;
+  const int column = warp % shape::WIDTHS * shape::DQ * 4;
   const uint32_t ds = by_pair<shape::ROWS>(shared + shape::DS) ^ row * 2;
-  const uint32_t k = by_row<D>(shared) ^ column * 2;
+  const uint32_t k = by_halves<D>(shared) ^ column * 2;
 #pragma unroll
   for (int i = 0; i < 2 * shape::DQ * 4; i++)
     dq[i / 4 / shape::DQ][i / 4 % shape::DQ][i % 4] = 0;
@@ -234,7 +264,7 @@ backward_queries(uint32_t shared, int keys,
 #pragma unroll
     for (int n = 0; n < shape::DQ / 2; n++) {
       uint32_t b[4];
-      ldmatrix4_t(b, fragment_at<D>(k, j, n * 16));
+      ldmatrix4_t(b, fragment_at<D>(k, j, n * 8));
 #pragma unroll
       for (int m = 0; m < 2; m++) {
         mma<T>(dq[m][2 * n], x[m], b[0], b[1]);
@@ -244,28 +274,47 @@ backward_queries(uint32_t shared, int keys,
   }
 }
 
+/* Two pairs of columns half a head apart, at `column` of position `t`, turned
+ * as rope does. */
+__device__ __forceinline__ void backward_turn(const attention_args &a, int t,
+                                              int column, float low[2],
+                                              float high[2]) {
+  const float4 w = *(const float4 *)(a.table +
+                                     ((int64_t)t * (a.width / 2) + column) * 2);
+  const float cosine[2] = {w.x, w.z}, sine[2] = {a.sense * w.y, a.sense * w.w};
+#pragma unroll
+  for (int e = 0; e < 2; e++) {
+    float x = low[e], y = high[e];
+    low[e] = x * cosine[e] + y * sine[e];
+    high[e] = y * cosine[e] - x * sine[e];
+  }
+}
+
 /* dq · scale · factor to its place in dqkv. */
 template <typename T, int D>
 __device__ __forceinline__ void
 backward_store(const attention_args &a, const backward_place &at,
-               const float dq[2][backward_shape<D>::DQ][4]) {
+               float dq[2][backward_shape<D>::DQ][4]) {
   using shape = backward_shape<D>;
   const int warp = threadIdx.x / 32, lane = threadIdx.x & 31;
   const int row = at.row + warp / shape::WIDTHS * 32 + (lane >> 2);
-  const int column = warp % shape::WIDTHS * shape::DQ * 8 + (lane & 3) * 2;
   const float factor = a.scale * a.factor;
 #pragma unroll
   for (int m = 0; m < 2; m++)
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       const int i = row + m * 16 + r * 8;
-      T *out = (T *)a.dqkv + at.q + i * at.pitch + column;
+      T *out = (T *)a.dqkv + at.q + i * at.pitch;
       if (i >= a.seq) continue;
 #pragma unroll
-      for (int n = 0; n < shape::DQ; n++)
-        if (column + n * 8 < a.width)
-          *(uint32_t *)(out + n * 8) =
-              pack2<T>(dq[m][n][2 * r] * factor, dq[m][n][2 * r + 1] * factor);
+      for (int n = 0; n < shape::DQ; n++) {
+        const int column = backward_column<D>(n);
+        float *x = &dq[m][n][2 * r];
+        if (n % 2 == 0 && a.table)
+          backward_turn(a, i, column, x, &dq[m][n + 1][2 * r]);
+        if (column < a.width)
+          *(uint32_t *)(out + column) = pack2<T>(x[0] * factor, x[1] * factor);
+      }
     }
 }
 
@@ -287,21 +336,30 @@ backward_add(const attention_args &a, const backward_place &at, int before,
     turn_leave<2 * shape::DQ, shape::THREADS>(dq[0], sum);
 }
 
-/* q, d_o and stats of the query tile at `row` into a stage of shared
- * memory. */
+/* q, d_o, stats and (unless `kept` is NULL) what is kept of the query tile at
+ * `row` and the block's keys from `key` on, into a stage of shared memory. */
 template <typename T, int D>
 __device__ __forceinline__ void
 backward_load(const attention_args &a,
               const tile_source<T, D, backward_shape<D>::THREADS> &q,
               const tile_source<T, D, backward_shape<D>::THREADS> &d_o,
-              const float2 *stats, uint32_t to, int row) {
+              const float2 *stats, const uint32_t *kept, int key, uint32_t to,
+              int row) {
   using shape = backward_shape<D>;
-  const int i = row + threadIdx.x;
+  constexpr int PIECES = shape::KEPT / 16;
+  const int i = row + threadIdx.x, part = threadIdx.x / PIECES;
   q.template load<shape::ROWS, false>(to, row);
   d_o.template load<shape::ROWS, false>(to + shape::ROW_TILE, row);
   if (threadIdx.x < shape::ROWS)
     copy_async8(to + 2 * shape::ROW_TILE + threadIdx.x * 8, stats + i,
                 i < a.seq);
+  if (kept && part < shape::KEPTS) {
+    const int tile = lk_attention_kept_tile(row / 64, key / 64 + part);
+    copy_async16(to + 2 * shape::ROW_TILE + shape::ROWS * 8 + threadIdx.x * 16,
+                 (const char *)(kept + tile * LK_ATTENTION_KEPT_TILE) +
+                     row % 64 / 16 * 128 + threadIdx.x % PIECES * 16,
+                 key / 64 + part <= row / 64);
+  }
   copy_commit();
 }
 
@@ -334,15 +392,32 @@ __device__ __forceinline__ bool backward_group(const attention_args &a,
   return false;
 }
 
+/* dk of 16 keys from `first` on, turned as rope does. */
+template <int D>
+__device__ __forceinline__ void backward_turn_keys(const attention_args &a,
+                                                   int first,
+                                                   float dk[D / 8][4]) {
+  const int lane = threadIdx.x & 31;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const int j = min(first + r * 8 + (lane >> 2), a.seq - 1);
+#pragma unroll
+    for (int n = 0; n < D / 16; n++)
+      backward_turn(a, j, n * 8 + (lane & 3) * 2, &dk[n][2 * r],
+                    &dk[n + D / 16][2 * r]);
+  }
+}
+
 /* dk and dv of the warp's keys; `tile` is its own part of shared memory. */
 template <typename T, int D>
 __device__ __forceinline__ void
 backward_finish(const attention_args &a, const backward_place &at,
-                const backward_state<D> &w, char *tile) {
+                backward_state<D> &w, char *tile) {
   const float scale = a.scale * a.factor;
 #pragma unroll
   for (int m = 0; m < backward_shape<D>::M; m++) {
     const int first = at.warp_key + m * 16;
+    if (a.table) backward_turn_keys<D>(a, first, w.dk[m]);
     T *out = (T *)a.dqkv + at.k + first * at.pitch;
     char *own = tile + m * 16 * D * 2;
     store_rows<T, D>(w.dk[m], scale, scale, own, out, at.pitch,
@@ -395,12 +470,15 @@ __global__ void __launch_bounds__(backward_shape<D>::THREADS, 2)
   const source qs((const T *)a.qkv + at.q, at.pitch, a), dos(d_o, o_pitch, a);
   const source ks(k, at.pitch, a), vs(k + a.kv_heads * a.width, at.pitch, a);
   const float2 *stats = a.stats + bh * a.seq;
+  const uint32_t *kept = NULL;
+  if (DROP && a.kept) kept = a.kept + bh * lk_attention_kept_words(a.seq);
   attention_draws draws;
   if (DROP) draws = draws_open(a, at.b, at.h);
 
   ks.template load<shape::KEYS, false>(at.shared, at.key);
   vs.template load<shape::KEYS, false>(at.shared + shape::KEY_TILE, at.key);
-  backward_load<T, D>(a, qs, dos, stats, at.shared + shape::STAGES, at.key);
+  backward_load<T, D>(a, qs, dos, stats, kept, at.key,
+                      at.shared + shape::STAGES, at.key);
   backward_state<D> w;
 #pragma unroll
   for (int i = 0; i < shape::M * D / 2; i++)
@@ -415,7 +493,7 @@ __global__ void __launch_bounds__(backward_shape<D>::THREADS, 2)
     __syncthreads();
     if (turns && threadIdx.x == 0) turn_pass(turns, turn);
     if (tile + 1 < tiles)
-      backward_load<T, D>(a, qs, dos, stats, at.shared + next,
+      backward_load<T, D>(a, qs, dos, stats, kept, at.key, at.shared + next,
                           at.row + shape::ROWS);
     backward_tile<T, D, DROP>(a, at, draws, shared, stage, w);
     if (at.block > 0) turns = a.dq_turns + first_sum + tile;

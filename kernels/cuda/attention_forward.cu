@@ -98,46 +98,56 @@ __device__ __forceinline__ void forward_exp(forward_state<D> &w,
   }
 }
 
+/* Probabilities packed for the next product: p[n][r] is the lane's pair of
+ * tile n in row g + 8r. */
+template <typename T>
+__device__ __forceinline__ void forward_pack(const float s[8][4],
+                                             uint32_t p[8][2]) {
+#pragma unroll
+  for (int i = 0; i < 16; i++)
+    p[i / 2][i % 2] =
+        pack2<T>(s[i / 2][i % 2 * 2], s[i / 2][i % 2 * 2 + 1]);
+}
+
 /* Zero what is dropped: four tiles of a row are the keys of one counter. `row`
- * is the lane's first, `key` the tile's. */
+ * is the lane's first, `key` the tile's. Leaves the lane's word of what is
+ * kept at `kept`, unless that is NULL. */
 __device__ __forceinline__ void forward_drop(const attention_draws &d,
                                              int seq8, int row, int key,
-                                             float s[8][4]) {
+                                             uint32_t p[8][2],
+                                             uint32_t *kept) {
   const uint64_t first = d.block + (uint64_t)row * (uint64_t)seq8 +
                          (uint64_t)(key / 8 + (threadIdx.x & 3));
   uint64_t block[4];
-  uint32_t w[4][4];
+  uint32_t w[4][4], word = 0;
 #pragma unroll
   for (int i = 0; i < 4; i++)
     block[i] = first + (uint32_t)(i % 2 * 8 * seq8 + i / 2 * 4);
-  draws_make<4>(d, block, w);
+  draws_make<4>(d.seed, d.stream, d.step, block, w);
 #pragma unroll
   for (int i = 0; i < 16; i++) {
-    float *p = &s[i / 8 * 4 + i % 4][i / 4 % 2 * 2];
-    p[0] = keeps_low(d, w[i / 4][i % 4]) ? p[0] : 0.0f;
-    p[1] = keeps_high(d, w[i / 4][i % 4]) ? p[1] : 0.0f;
+    uint32_t keep = draws_keep(d.threshold, w[i / 4][i % 4]);
+    p[i / 8 * 4 + i % 4][i / 4 % 2] &= draws_spread(keep);
+    word = word >> 1 | (keep & 0x80008000u);
   }
+  if (kept) *kept = word;
 }
 
 /* o += p v over a tile of keys */
 template <typename T, int D>
 __device__ __forceinline__ void forward_values(forward_state<D> &w,
                                                uint32_t v,
-                                               const float s[8][4]) {
+                                               const uint32_t p[8][2]) {
 #pragma unroll
   for (int k = 0; k < 4; k++) {
-    uint32_t p[4];
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      const float *x = &s[2 * k + i / 2][i % 2 * 2];
-      p[i] = pack2<T>(x[0], x[1]);
-    }
+    const uint32_t a[4] = {p[2 * k][0], p[2 * k][1], p[2 * k + 1][0],
+                           p[2 * k + 1][1]};
 #pragma unroll
     for (int n = 0; n < D / 16; n++) {
       uint32_t b[4];
       ldmatrix4_t(b, fragment_at<D>(v, k * 16, n * 16));
-      mma<T>(w.o[2 * n], p, b[0], b[1]);
-      mma<T>(w.o[2 * n + 1], p, b[2], b[3]);
+      mma<T>(w.o[2 * n], a, b[0], b[1]);
+      mma<T>(w.o[2 * n + 1], a, b[2], b[3]);
     }
   }
 }
@@ -166,21 +176,24 @@ __device__ __forceinline__ void forward_finish(const attention_args &a,
                    a.seq - row, a.width);
 }
 
-/* The warp's rows, from `row` on, against the tile of keys from `key` on. */
+/* The warp's rows, from `row` on, against the tile of keys from `key` on;
+ * `kept`: the lane's word of the tile, or NULL. */
 template <typename T, int D, bool DROP>
-__device__ __forceinline__ void forward_tile(const attention_args &a,
-                                             const attention_draws &draws,
-                                             uint32_t k, uint32_t v, int row,
-                                             int key, forward_state<D> &w) {
+__device__ __forceinline__ void
+forward_tile(const attention_args &a, const attention_draws &draws, uint32_t k,
+             uint32_t v, int row, int key, uint32_t *kept,
+             forward_state<D> &w) {
   const int lane_row = row + (threadIdx.x & 31) / 4;
   const float unit = a.scale * LOG2_E;
   float s[8][4];
+  uint32_t p[8][2];
   forward_scores<T, D>(w, by_pair<D>(k), s);
   if (key + KEYS - 1 > row) forward_mask(s, lane_row, key);
   forward_raise<D>(w, s, unit);
   forward_exp<D>(w, s, unit);
-  if (DROP) forward_drop(draws, a.seq / 8, lane_row, key, s);
-  forward_values<T, D>(w, by_row<D>(v), s);
+  forward_pack<T>(s, p);
+  if (DROP) forward_drop(draws, a.seq / 8, lane_row, key, p, kept);
+  forward_values<T, D>(w, by_row<D>(v), p);
 }
 
 /* Grid: blocks of rows from the last to the first, head after head. */
@@ -204,7 +217,12 @@ __global__ void __launch_bounds__(THREADS, D <= 64 ? 4 : 2)
   const int warp = threadIdx.x / 32, row = first + warp * 16;
   const int end = min(first + ROWS, a.seq);
   attention_draws draws;
+  uint32_t *kept = NULL;
   if (DROP) draws = draws_open(a, b, h);
+  if (DROP && a.kept)
+    kept = a.kept + bh * lk_attention_kept_words(a.seq) +
+           lk_attention_kept_tile(first / ROWS, 0) * LK_ATTENTION_KEPT_TILE +
+           threadIdx.x;
 
   qs.template load<ROWS, false>(q_tile, first);
   ks.template load<KEYS, true>(kv_tile, 0);
@@ -230,7 +248,8 @@ __global__ void __launch_bounds__(THREADS, D <= 64 ? 4 : 2)
       for (int d = 0; d < D / 16; d++)
         ldmatrix4(w.q[d],
                   fragment_at<D>(by_row<D>(q_tile), warp * 16, d * 16));
-    forward_tile<T, D, DROP>(a, draws, tile, tile + TILE, row, key, w);
+    forward_tile<T, D, DROP>(a, draws, tile, tile + TILE, row, key, kept, w);
+    if (kept) kept += LK_ATTENTION_KEPT_TILE;
   }
   forward_finish<T, D>(a, w, shared + warp * 16 * D * 2, bh,
                        (T *)a.o + (int64_t)b * a.seq * a.heads * a.width +

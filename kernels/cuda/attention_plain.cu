@@ -49,6 +49,31 @@ __device__ float plain_keep(const attention_args &a, int b, int h, int i,
   return draw < a.threshold ? 0.0f : a.factor;
 }
 
+/* One word of what is kept, layout of core/attention.h. */
+__global__ void __launch_bounds__(PLAIN_THREADS)
+    k_attention_kept(const attention_args a, int64_t words, int64_t count) {
+  int64_t at = (int64_t)blockIdx.x * PLAIN_THREADS + threadIdx.x;
+  if (at >= count) return;
+  int b = (int)(at / words / a.heads), h = (int)(at / words % a.heads);
+  uint32_t word = 0;
+  for (int bit = 0; bit < 32; bit++) {
+    lk_attention_kept_place p = lk_attention_kept_at(at % words, bit);
+    bool keeps = plain_keep(a, b, h, (int)p.query, (int)p.key) != 0.0f;
+    word |= (uint32_t)keeps << bit;
+  }
+  a.kept[at] = word;
+}
+
+cudaError_t attention_kept(const attention_args *a, cudaStream_t stream) {
+  int64_t words = lk_attention_kept_words(a->seq);
+  int64_t count = words * a->batch * a->heads;
+  int64_t grid = (count + PLAIN_THREADS - 1) / PLAIN_THREADS;
+  if (grid > INT32_MAX) return cudaErrorInvalidConfiguration;
+  k_attention_kept<<<(unsigned)grid, PLAIN_THREADS, 0, stream>>>(*a, words,
+                                                                 count);
+  return cudaGetLastError();
+}
+
 /* Pointers to one head's rows 0. */
 template <typename T> struct plain_head {
   const T *q, *k, *v;

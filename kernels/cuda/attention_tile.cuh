@@ -11,8 +11,8 @@
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
-#include "../base/rng.h"
 #include "attention.cuh"
+#include "draws.cuh"
 
 /* --- arithmetic ----------------------------------------------------------- */
 
@@ -154,6 +154,12 @@ template <int D> __device__ __forceinline__ uint32_t by_pair(uint32_t tile) {
   return tile + piece_at<D>((lane & 7) + (lane >> 4) * 8, lane >> 3 & 1);
 }
 
+/* by_row with the second column half a tile further: from a multiple of 8. */
+template <int D> __device__ __forceinline__ uint32_t by_halves(uint32_t tile) {
+  int lane = threadIdx.x & 31;
+  return tile + piece_at<D>(lane & 15, (lane >> 4) * (D / 16));
+}
+
 template <int D>
 __device__ __forceinline__ uint32_t fragment_at(uint32_t lane, int row,
                                                 int column) {
@@ -225,60 +231,6 @@ draws_open(const attention_args &a, int b, int h) {
   d.stream = a.stream;
   d.threshold = a.threshold << 16;
   return d;
-}
-
-/* Draws of N counters at once, w[n] those of block[n]: lk_philox round by
- * round, so that the rounds of different counters overlap and share their
- * keys. */
-template <int N>
-__device__ __forceinline__ void draws_make(const attention_draws &d,
-                                           const uint64_t block[N],
-                                           uint32_t w[N][4]) {
-  uint32_t k0 = (uint32_t)d.seed, k1 = (uint32_t)(d.seed >> 32);
-#pragma unroll
-  for (int n = 0; n < N; n++) {
-    w[n][0] = (uint32_t)block[n];
-    w[n][1] = (uint32_t)(block[n] >> 32);
-    w[n][2] = d.stream;
-    w[n][3] = d.step;
-  }
-#pragma unroll
-  for (int round = 0; round < 10; round++) {
-    /* opaque: as base + constant, keys would be made again for each counter */
-    asm volatile("" : "+r"(k0), "+r"(k1));
-#pragma unroll
-    for (int n = 0; n < N; n++) {
-      uint64_t p0 = (uint64_t)0xD2511F53u * w[n][0];
-      uint64_t p1 = (uint64_t)0xCD9E8D57u * w[n][2];
-      w[n][0] = (uint32_t)(p1 >> 32) ^ w[n][1] ^ k0;
-      w[n][2] = (uint32_t)(p0 >> 32) ^ w[n][3] ^ k1;
-      w[n][1] = (uint32_t)p1;
-      w[n][3] = (uint32_t)p0;
-    }
-    k0 += 0x9E3779B9u;
-    k1 += 0xBB67AE85u;
-  }
-}
-
-/* Whether the element of the lower, the upper half of a word is kept. */
-__device__ __forceinline__ bool keeps_low(const attention_draws &d,
-                                          uint32_t word) {
-  return (word << 16) >= d.threshold;
-}
-__device__ __forceinline__ bool keeps_high(const attention_draws &d,
-                                           uint32_t word) {
-  return word >= d.threshold;
-}
-
-/* Bits 15 and 31: whether the halves of a word are kept. Both are compared at
- * once: without their highest bits by a difference that cannot borrow, then
- * with them (set: larger, if the threshold's is not; else: smaller). */
-__device__ __forceinline__ uint32_t keeps_both(const attention_draws &d,
-                                               uint32_t word) {
-  const uint32_t low = d.threshold & 0x7FFF0000u;
-  const uint32_t either = d.threshold >> 31 ? 0 : ~0u;
-  uint32_t rest = (word | 0x80008000u) - (low | low >> 16);
-  return ((rest & word) | (either & (rest | word))) & 0x80008000u;
 }
 
 #endif

@@ -25,6 +25,8 @@ extern "C" {
 #include "../core/scratch.h"
 }
 
+#include "draws.cuh"
+
 #define CUDA_HIDDEN __attribute__((visibility("hidden")))
 
 /* --- the context -------------------------------------------------------- */
@@ -243,9 +245,10 @@ static lk_status cuda_each(lk_context *context, const lk_call *call,
   return cuda_launched(context, call);
 }
 
-/* A function of one or two tensors by element, all of y's type: b may be
- * absent. F has open(), what a thread reads once, and apply<exact>(state, i, u,
- * v): the group from element i on, u and v into u; exact for f32. */
+/* A function of one or two tensors by element, all of y's type, with drops: b
+ * may be absent. F has its drops d, apply<exact>(drawer, i, u, v): the group
+ * from element i on, u and v into u, exact for f32; and packed<T>(factor, x, z,
+ * mask): the same for packed groups whose draws are made already. */
 typedef struct map_args {
   view a, b, y;
   int64_t count;
@@ -257,7 +260,7 @@ struct map_each {
   map_args m;
   __device__ void operator()(int64_t i, int n, bool whole) const {
     float u[8], v[8] = {0};
-    typename F::state s = f.open();
+    drawer s = drops_open(f.d);
     view_load(m.a, i, n, whole, u);
     if (m.b.data) view_load(m.b, i, n, whole, v);
     if (m.y.dtype == LK_F32) f.template apply<true>(s, i, u, v);
@@ -275,23 +278,21 @@ __global__ void __launch_bounds__(CUDA_THREADS) k_map(F f, map_args m) {
   const uint16_t *b = (const uint16_t *)m.b.data;
   int64_t first = ((int64_t)blockIdx.x * MAP_TURNS * CUDA_THREADS +
                    threadIdx.x) * 8;
-  uint4 x[MAP_TURNS], z[MAP_TURNS];
+  uint4 x[MAP_TURNS], z[MAP_TURNS], mask[MAP_TURNS];
 #pragma unroll
   for (int t = 0; t < MAP_TURNS; t++) {
     int64_t i = first + t * CUDA_THREADS * 8;
     if (i < m.count) x[t] = *(const uint4 *)(a + i);
     if (i < m.count && b) z[t] = *(const uint4 *)(b + i);
   }
-  typename F::state s = f.open();
+  drawer s = drops_open(f.d);
+  drops_masks<MAP_TURNS>(s, first, CUDA_THREADS * 8, mask);
 #pragma unroll
   for (int t = 0; t < MAP_TURNS; t++) {
     int64_t i = first + t * CUDA_THREADS * 8;
-    float u[8], v[8];
     if (i >= m.count) return;
-    unpack8(T, x[t], u);
-    unpack8(T, z[t], v);
-    f.template apply<false>(s, i, u, v);
-    *(uint4 *)((uint16_t *)m.y.data + i) = pack8(T, u);
+    *(uint4 *)((uint16_t *)m.y.data + i) =
+        f.template packed<T>(s.factor, x[t], z[t], mask[t]);
   }
 }
 
@@ -329,74 +330,6 @@ static lk_status cuda_rows(lk_context *context, const lk_call *call,
   k_rows<<<(unsigned)cuda_pieces(rows, per), CUDA_THREADS, 0,
            cuda_stream(context)>>>(f, rows, (unsigned)units, (unsigned)per);
   return cuda_launched(context, call);
-}
-
-/* --- draws -------------------------------------------------------------- */
-
-/* Who drops: elements count from the micro-batch's first one. threshold 0
- * keeps everything. */
-typedef struct drops {
-  const uint32_t *clock;
-  uint32_t stream, threshold;
-  float factor;     /* 1 / (1 − p), of what is kept */
-  uint64_t count;   /* elements of a micro-batch */
-} drops;
-
-static inline drops drops_of(const lk_tensor *clock, const lk_attr *attr,
-                             int64_t count) {
-  drops d = {NULL, (uint32_t)attr->stream, 0, 1.0f, (uint64_t)count};
-  if (attr->p <= 0 || !lk_present(clock)) return d;
-  d.clock = (const uint32_t *)clock->data;
-  d.threshold = lk_dropout_threshold(attr->p);
-  d.factor = (float)(1.0 / (1.0 - attr->p));
-  return d;
-}
-
-static __device__ __forceinline__ uint64_t clock_seed(const uint32_t *clock) {
-  return (uint64_t)clock[LK_CLOCK_SEED_HIGH] << 32 | clock[LK_CLOCK_SEED_LOW];
-}
-
-/* The draws of elements e … e + 7. */
-static __device__ __forceinline__ void draw8(uint64_t seed, uint32_t step,
-                                             uint32_t stream, uint64_t e,
-                                             uint32_t draw[8]) {
-  if (e % 8 == 0) {
-    lk_rng_word4 r = lk_philox(seed, e / 8, stream, step);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-      draw[j] = (r.w[j / 2] >> (16 * (j % 2))) & 0xFFFFu;
-  } else {
-#pragma unroll 1
-    for (int j = 0; j < 8; j++)
-      draw[j] = lk_rng_draw16(seed, e + (uint64_t)j, stream, step);
-  }
-}
-
-/* What a thread needs of its drops, read from the clock once. */
-typedef struct drawer {
-  uint64_t seed, first; /* first: the micro-batch's first element */
-  uint32_t step, stream, threshold;
-  float factor;
-} drawer;
-
-static __device__ __forceinline__ drawer drops_open(const drops &d) {
-  drawer w = {0, 0, 0, d.stream, d.threshold, d.factor};
-  if (d.threshold == 0) return w;
-  w.seed = clock_seed(d.clock);
-  w.first = d.clock[LK_CLOCK_MICRO] * d.count;
-  w.step = d.clock[LK_CLOCK_STEP];
-  return w;
-}
-
-/* v = dropout(v) for the group from element i on. */
-static __device__ __forceinline__ void drops_apply(const drawer &d, int64_t i,
-                                                   float v[8]) {
-  if (d.threshold == 0) return;
-  uint32_t draw[8];
-  draw8(d.seed, d.step, d.stream, d.first + (uint64_t)i, draw);
-#pragma unroll
-  for (int j = 0; j < 8; j++)
-    v[j] = draw[j] >= d.threshold ? v[j] * d.factor : 0.0f;
 }
 
 /* --- sums in a fixed order ---------------------------------------------- */

@@ -27,14 +27,22 @@ static int warps_of(int64_t slots) {
 /* u: x, v: delta */
 struct residual_map {
   drops d;
-  typedef drawer state;
-  __device__ drawer open() const { return drops_open(d); }
   template <bool exact>
   __device__ void apply(const drawer &w, int64_t i, float u[8],
                         float v[8]) const {
     drops_apply(w, i, v);
 #pragma unroll
     for (int j = 0; j < 8; j++) u[j] += v[j];
+  }
+  template <int T>
+  __device__ __forceinline__ uint4 packed(float factor, uint4 x, uint4 z,
+                                          uint4 mask) const {
+    float u[8], v[8];
+    unpack8(T, x, u);
+    unpack8(T, masked(z, mask), v);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] += v[j] * factor;
+    return pack8(T, u);
   }
 };
 
@@ -83,7 +91,7 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
       (const uint4 *)((const uint16_t *)a.delta.data + row * width);
   uint4 *h = (uint4 *)((uint16_t *)a.h.data + row * width);
   uint4 *y = (uint4 *)((uint16_t *)a.y.data + row * width);
-  uint4 kept[G], added[G];
+  uint4 kept[G], added[G], mask[G];
   float sum = 0, v[8], u[8];
 #pragma unroll
   for (int k = 0; k < G; k++) {
@@ -92,16 +100,16 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
     if (g * 8 < width && a.h.data) added[k] = delta[g];
   }
   drawer w = drops_open(a.d);
+  if (a.h.data) drops_masks<G>(w, row * width + lane * 8, 256, mask);
 #pragma unroll
   for (int k = 0; k < G; k++) {
     int g = lane + 32 * k;
     if (g * 8 >= width) break;
     unpack8(T, kept[k], v);
     if (a.h.data) {
-      unpack8(T, added[k], u);
-      drops_apply(w, row * width + g * 8, u);
+      unpack8(T, masked(added[k], mask[k]), u);
 #pragma unroll
-      for (int j = 0; j < 8; j++) v[j] += u[j];
+      for (int j = 0; j < 8; j++) v[j] += u[j] * w.factor;
       kept[k] = pack8(T, v);
       h[g] = kept[k];
       unpack8(T, kept[k], v);
@@ -224,7 +232,8 @@ lk_status cuda_residual_norm(lk_context *context, const lk_call *call) {
 /* --- gradient ------------------------------------------------------------ */
 
 typedef struct norm_backward_args {
-  view dy, x, w, extra, dx;
+  view dy, x, w, extra, dx, dropped; /* dropped: dropout(dx), may be absent */
+  drops d;
   const float *rstd;
   float *part;
   int64_t rows, width;
@@ -266,8 +275,12 @@ static __device__ __forceinline__ void norm_backward_row(
     for (int j = 0; j < 8; j++) {
       dw[slot_of((int)(c / 8), j)] += dy[j] * (x[j] * rstd);
       x[j] = e[j] + (dy[j] * (w[j] * rstd) - x[j] * pull);
+      x[j] = view_round(a.dx, x[j]);
     }
     view_store(a.dx, at, n, a.whole, x);
+    if (a.dropped.data == NULL) continue;
+    drops_apply(drops_open(a.d), at, x);
+    view_store(a.dropped, at, n, a.whole, x);
   }
 }
 
@@ -291,17 +304,30 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
   }
 }
 
+/* dropout of a group of dx, with its draws made. */
+template <int T>
+static __device__ __forceinline__ uint4 norm_dropped(uint4 dx, uint4 mask,
+                                                     float factor) {
+  float v[8];
+  unpack8(T, masked(dx, mask), v);
+#pragma unroll
+  for (int j = 0; j < 8; j++) v[j] *= factor;
+  return pack8(T, v);
+}
+
 /* The same for whole rows of a 16-bit type: rows and sums in registers. */
 template <int T, int G>
 static __device__ __forceinline__ void norm_backward_row_fast(
-    const norm_backward_args &a, int64_t row, int lane, float dw[G][8]) {
+    const norm_backward_args &a, const drawer &draws, int64_t row, int lane,
+    float dw[G][8]) {
   int width = (int)a.width;
   const uint4 *dy = (const uint4 *)((const uint16_t *)a.dy.data + row * width);
   const uint4 *x = (const uint4 *)((const uint16_t *)a.x.data + row * width);
   const uint4 *extra =
       (const uint4 *)((const uint16_t *)a.extra.data + row * width);
   uint4 *dx = (uint4 *)((uint16_t *)a.dx.data + row * width);
-  uint4 dys[G], xs[G];
+  uint4 *dropped = (uint4 *)((uint16_t *)a.dropped.data + row * width);
+  uint4 dys[G], xs[G], mask[G];
   float dot = 0, rstd = a.rstd[row], u[8], v[8], w[8], e[8] = {0};
 #pragma unroll
   for (int k = 0; k < G; k++) {
@@ -319,6 +345,8 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
   }
   float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
+  if (a.dropped.data)
+    drops_masks<G>(draws, row * width + lane * 8, 256, mask);
 #pragma unroll
   for (int k = 0; k < G; k++) {
     int g = lane + 32 * k;
@@ -332,7 +360,10 @@ static __device__ __forceinline__ void norm_backward_row_fast(
       dw[k][j] += u[j] * (v[j] * rstd);
       u[j] = e[j] + (u[j] * (w[j] * rstd) - v[j] * pull);
     }
-    dx[g] = pack8(T, u);
+    dys[k] = pack8(T, u);
+    dx[g] = dys[k];
+    if (a.dropped.data)
+      dropped[g] = norm_dropped<T>(dys[k], mask[k], draws.factor);
   }
 }
 
@@ -343,9 +374,10 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32, G <= 5 ? 2 : 1)
   int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
   int64_t p = blockIdx.x, last = (p + 1) * a.rows / a.parts;
   float dw[G][8] = {{0}};
+  const drawer draws = drops_open(a.d);
   for (int64_t row = p * a.rows / a.parts + warp; row < last;
        row += NORM_WARPS)
-    norm_backward_row_fast<T, G>(a, row, lane, dw);
+    norm_backward_row_fast<T, G>(a, draws, row, lane, dw);
 #pragma unroll
   for (int k = 0; k < G; k++)
 #pragma unroll
@@ -383,12 +415,15 @@ lk_status cuda_rmsnorm_backward(lk_context *context, const lk_call *call) {
   a.rstd = (const float *)call->in[3].data;
   a.extra = view_of(&call->in[4]);
   a.dx = view_of(&call->out[0]);
+  a.dropped = view_of(&call->out[2]);
+  a.d = drops_of(&call->in[5], &call->attr, lk_tensor_count(&call->in[1]));
   a.part = (float *)call->scratch;
   a.width = lk_tensor_count(&call->in[2]);
   a.rows = lk_tensor_count(&call->in[0]) / a.width;
   a.parts = (int)lk_row_parts_of(context->profile, a.rows);
   a.whole = a.width % 8 == 0 && view_whole(a.dy) && view_whole(a.x) &&
-            view_whole(a.w) && view_whole(a.extra) && view_whole(a.dx);
+            view_whole(a.w) && view_whole(a.extra) && view_whole(a.dx) &&
+            view_whole(a.dropped);
   int groups = fast_groups(a.whole, a.x, a.w, a.width);
   int64_t slots = slots_of(a.width);
   int warps = warps_of(slots);

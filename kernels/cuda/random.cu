@@ -4,13 +4,21 @@
 
 struct dropout_map {
   drops d;
-  typedef drawer state;
-  __device__ drawer open() const { return drops_open(d); }
   template <bool exact>
   __device__ void apply(const drawer &w, int64_t i, float u[8],
                         const float v[8]) const {
     (void)v;
     drops_apply(w, i, u);
+  }
+  template <int T>
+  __device__ __forceinline__ uint4 packed(float factor, uint4 x, uint4 z,
+                                          uint4 mask) const {
+    float u[8];
+    (void)z;
+    unpack8(T, masked(x, mask), u);
+#pragma unroll
+    for (int j = 0; j < 8; j++) u[j] *= factor;
+    return pack8(T, u);
   }
 };
 

@@ -3,6 +3,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "../core/attention.h"
 #include "layer.h"
 
 static lk_status check_heads(lk_layer *l, lk_error *error) {
@@ -113,6 +114,18 @@ static lk_value emit_cached(lk_graph *g, const lk_layer_options *o,
                           .scale = 1 / sqrt((double)o->width))).v[0];
 }
 
+/* Where attention keeps its draws: where the device makes them dearly and
+ * memory is not what counts. */
+static lk_value kept_value(lk_graph *g, const lk_attr *a) {
+  if (a->p <= 0 || !g->profile->keeps_draws || g->saved_int8 ||
+      g->recompute != LK_RECOMPUTE_NONE || !lk_attention_tiled(a, g->compute))
+    return LK_NONE;
+  return lk_value_new(g, LK_U32,
+                      lk_shape_of(a->batch, a->heads,
+                                  lk_attention_kept_words(a->seq)),
+                      LK_ACTIVATIONS, "kept");
+}
+
 lk_value layer_attention_emit(lk_graph *g, lk_layer *l, lk_value x) {
   const lk_layer_options *o = &l->o;
   lk_value qkv = lk_layer_product(g, l, 0, false, x);
@@ -126,7 +139,9 @@ lk_value layer_attention_emit(lk_graph *g, lk_layer *l, lk_value x) {
                   .kv_heads = o->kv_heads, .width = o->width, .p = p,
                   .scale = 1 / sqrt((double)o->width)};
   if (p > 0) attr.stream = lk_graph_stream(g);
-  lk_value y = lk_emit1(g, LK_OP_attention,
-                        LK_IN(qkv, p > 0 ? g->clock : LK_NONE), attr);
+  lk_value y = lk_emit(g, LK_OP_attention,
+                       LK_IN(qkv, p > 0 ? g->clock : LK_NONE),
+                       LK_OUT(LK_NONE, LK_NONE, kept_value(g, &attr)),
+                       attr).v[0];
   return lk_layer_product(g, l, 1, false, lk_emit_saved(g, y));
 }

@@ -1,5 +1,6 @@
 /* Operators on CUDA against the CPU, what layers are made of: embedding,
  * dropout, norms, activations, attention, head and loss. See backends.h. */
+#include "../../kernels/core/attention.h"
 #include "backends.h"
 
 /* --- embedding ----------------------------------------------------------- */
@@ -73,8 +74,10 @@ static void check_norm(int64_t rows, int64_t width) {
   c.call.in[3] = back_positive(lk_shape_of(rows), 0.5f, 1);
   OUT32(c, 1, 1, width);
   back_run(c);
-  c.call.attr.accumulate = true;
+  c.call.attr = (lk_attr){.accumulate = true, .p = 0.2, .stream = 5};
   IN(c, 4, 1, rows, width);
+  c.call.in[5] = back_clock(6, 3);
+  OUT(c, 2, 1, rows, width);
   back_run(c);
 }
 
@@ -172,6 +175,9 @@ static void check_attention(lk_attr a) {
   c.call.attr = a;
   IN(c, 0, 2, rows, (a.heads + 2 * a.kv_heads) * d);
   c.call.in[1] = clock;
+  c.call.out[2] = (lk_tensor){NULL, LK_U32,
+                              lk_shape_of(a.batch, a.heads,
+                                          lk_attention_kept_words(a.seq))};
   back_run(c);
   lk_call forward = c.call;
   back_on_cpu(&forward);
@@ -186,6 +192,11 @@ static void check_attention(lk_attr a) {
   c.rough = 8; /* lse and o are of the unrounded qkv */
   c.exact = 1e-4;
   back_run(c);
+  c.call.in[5] = forward.out[2];
+  IN32(c, 6, 1, a.seq, d / 2, 2);
+  back_run(c);
+  c.call.attr.inverse = true;
+  back_run(c);
 }
 
 static void test_attention(void) {
@@ -198,6 +209,11 @@ static void test_attention(void) {
   check_attention(a);
   a.width = 32;
   a.seq = 130;
+  check_attention(a);
+  a.seq = 200; /* draws by eight keys: tensor cores */
+  for (a.width = 32; a.width <= 128; a.width *= 2) check_attention(a);
+  a.width = 40;
+  a.kv_heads = 4;
   check_attention(a);
 }
 

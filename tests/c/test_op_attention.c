@@ -1,5 +1,6 @@
 /* attention and its gradient against double-precision loops over the whole
  * score matrix, and those against finite differences. */
+#include "../../kernels/core/attention.h"
 #include "ops.h"
 
 typedef struct model {
@@ -197,7 +198,62 @@ static void test_attention_micro(void) {
   }
 }
 
+/* What is kept, bit by bit; and a backward that is told and turns dq and dk,
+ * against one that draws again, with rope after it. */
+static void test_attention_kept(void) {
+  enum { B = 2, T = 141, H = 4, K = 2, D = 8, N = (H + 2 * K) * D };
+  lk_attr a = {.batch = B, .seq = T, .heads = H, .kv_heads = K, .width = D,
+               .p = 0.3, .stream = 2, .scale = 0.4};
+  int64_t words = lk_attention_kept_words(T);
+  lk_call f = lk_call_new(LK_OP_attention);
+  f.attr = a;
+  f.in[0] = OPS_F32(ops_numbers(B * T * N, 4, 1), B * T, N);
+  f.in[1] = ops_clock(7, 1, 2);
+  f.out[2] = (lk_tensor){ops_memory(B * H * words * 4), LK_U32,
+                         lk_shape_of(B, H, words)};
+  ops_run(&f);
+  const uint32_t *kept = f.out[2].data;
+  model m = {.B = B, .T = T, .H = H, .clock = &f.in[1], .attr = &a};
+  int64_t seen = 0;
+  for (int64_t i = 0; i < B * H * words; i++)
+    for (int bit = 0; bit < 32; bit++) {
+      lk_attention_kept_place p = lk_attention_kept_at(i % words, bit);
+      if (p.query >= T || p.key > p.query) continue;
+      bool want = keep(&m, i / words / H, i / words % H, p.query, p.key) != 0;
+      seen++;
+      CHECK((kept[i] >> bit & 1) == want, "word %d bit %d", (int)i, bit);
+    }
+  CHECK(seen == B * H * (T * (T + 1) / 2), "%d bits", (int)seen);
+
+  lk_call table = lk_call_new(LK_OP_rope_table);
+  table.attr = (lk_attr){.base = 100, .fraction = 1};
+  table.out[0] = OPS_F32(ops_memory(T * D * 4), T, D / 2, 2);
+  ops_run(&table);
+  for (int inverse = 0; inverse < 2; inverse++) {
+    lk_call g = lk_call_new(LK_OP_attention_backward), r;
+    g.attr = a;
+    g.in[0] = OPS_F32(ops_numbers(B * T * H * D, 5, 1), B * T, H * D);
+    g.in[1] = f.in[0];
+    g.in[2] = f.out[0];
+    g.in[3] = f.out[1];
+    g.in[4] = f.in[1];
+    lk_call turned = g;
+    ops_run(&g);
+    r = lk_call_new(LK_OP_rope);
+    r.attr = a;
+    r.attr.inverse = turned.attr.inverse = inverse;
+    r.in[0] = g.out[0];
+    r.in[1] = turned.in[6] = table.out[0];
+    ops_run(&r);
+    turned.in[5] = f.out[2];
+    ops_run(&turned);
+    CHECK(memcmp(turned.out[0].data, r.out[0].data, B * T * N * 4) == 0,
+          "inverse %d", inverse);
+  }
+}
+
 int main(void) {
+  OPS_RUN(test_attention_kept);
   OPS_RUN(test_attention_small);
   OPS_RUN(test_attention_blocks);
   OPS_RUN(test_attention_strips);

@@ -103,6 +103,28 @@ static double norm_objective(void *state) {
   return sum;
 }
 
+/* The same call with `dropped`: what dropout makes of dx, and the rest as
+ * before. */
+static void check_dropped(lk_call call, const double *dx, int64_t n, float *dw,
+                          bool accumulate) {
+  for (int step = 0; step < 2; step++) {
+    lk_tensor clock = ops_clock(99, (uint32_t)step, 3);
+    call.attr.p = step ? 0.4 : 0;
+    call.attr.stream = 6;
+    call.in[5] = clock;
+    call.out[0] = LK_ABSENT;
+    call.out[2] = (lk_tensor){ops_memory(n * 4), LK_F32, call.in[0].shape};
+    if (accumulate) memset(dw, 0, (size_t)lk_tensor_bytes(&call.out[1]));
+    ops_run(&call);
+    double *want = ops_doubles(n);
+    for (int64_t i = 0; i < n; i++)
+      want[i] = dx[i] * ops_keep(&clock, &call.attr,
+                                 (uint64_t)(3 * n + i));
+    ops_close("dx", call.out[0].data, dx, n, 5e-6);
+    ops_close("dropped", call.out[2].data, want, n, 5e-6);
+  }
+}
+
 static void check_norm_backward(int64_t n, int64_t c, bool accumulate,
                                 bool residual) {
   float *x = ops_numbers(n * c, 8, 2), *w = ops_numbers(c, 9, 1);
@@ -129,6 +151,7 @@ static void check_norm_backward(int64_t n, int64_t c, bool accumulate,
   ops_run(&call);
   ops_close("dx", call.out[0].data, dx_want, n * c, 5e-6);
   ops_close("dw", dw, dw_want, c, 5e-6);
+  check_dropped(call, dx_want, n * c, dw, accumulate);
 }
 
 static void test_rmsnorm_backward(void) {
