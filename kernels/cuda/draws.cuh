@@ -160,6 +160,36 @@ static __device__ __forceinline__ void drops_masks(const drawer &d, int64_t i,
                          draws_spread(draws_keep(t, w[n][3])));
 }
 
+/* The same in few registers: bit 16 − m + k, and 16 more, of bits[n / 4] is
+ * pair k % 4 of group n = k / 4, of the m pairs that share a register. */
+template <int N>
+static __device__ __forceinline__ void drops_bits(const drawer &d, int64_t i,
+                                                  int64_t step,
+                                                  uint32_t bits[]) {
+  uint64_t block[N];
+  uint32_t w[N][4];
+#pragma unroll
+  for (int n = 0; n < N; n++) {
+    bits[n / 4] = ~0u;
+    block[n] = (d.first + (uint64_t)(i + n * step)) / 8;
+  }
+  if (d.threshold == 0) return;
+  draws_make<N>(d.seed, d.stream, d.step, block, w);
+  const uint32_t t = d.threshold << 16;
+#pragma unroll
+  for (int k = 0; k < 4 * N; k++)
+    bits[k / 16] = (bits[k / 16] >> 1 & 0x7FFF7FFFu) |
+                   (draws_keep(t, w[k / 4][k % 4]) & 0x80008000u);
+}
+
+/* Pair k of them, k counted over all N groups, as a mask. */
+template <int N>
+static __device__ __forceinline__ uint32_t drops_pair(const uint32_t bits[],
+                                                      int k) {
+  const int m = k / 16 < N / 4 ? 16 : N % 4 * 4;
+  return draws_spread(bits[k / 16] << (m - 1 - k % 16));
+}
+
 static __device__ __forceinline__ uint4 masked(uint4 x, uint4 mask) {
   return make_uint4(x.x & mask.x, x.y & mask.y, x.z & mask.z, x.w & mask.w);
 }

@@ -10,6 +10,7 @@
  * below 2^10, and its errors are an eighth of bf16's (measured against double:
  * three steps on g stay below the error of bf16's plain steps, five do not). */
 #include "gemm.cuh"
+#include "schulz.cuh"
 
 #define SCHULZ_A 3.4445f
 #define SCHULZ_B (-4.7750f)
@@ -133,11 +134,24 @@ static lk_status schulz_symmetric(lk_context *context, const schulz *s,
   return cuts > 1 ? schulz_mirror(context, s, d, cuts) : LK_OK;
 }
 
+/* d = alpha · a bᵀ + beta · c, a and b of `depth` columns, by our own
+ * kernel. */
+static lk_status schulz_own(lk_context *context, const schulz *s, float alpha,
+                            const char *a, const char *b, float beta,
+                            const char *c, char *d, int64_t depth) {
+  schulz_product p = {a, b, c, d, s->side, depth, depth, s->side * depth,
+                      alpha, beta};
+  return cuda_check(context, schulz_square_run(&p, s->k, cuda_stream(context)),
+                    "newton_schulz: square");
+}
+
 /* d = alpha · a b + beta · c of symmetric matrices that commute. b is not taken
  * as its own transpose: b and c must have the same rounding errors. */
 static lk_status schulz_square(lk_context *context, const schulz *s,
                                float alpha, const char *a, const char *b,
                                float beta, const char *c, char *d) {
+  if (schulz_square_fits(cuda_of(context), s->dtype, s->side, s->side))
+    return schulz_own(context, s, alpha, a, b, beta, c, d, s->side);
   gemm g = gemm_dense(s->dtype, s->dtype, false, false, s->side, s->side,
                       s->side, s->k);
   g.a = a;
@@ -152,14 +166,20 @@ static lk_status schulz_square(lk_context *context, const schulz *s,
 /* g = x xᵀ, xᵀ x when tall. */
 static lk_status schulz_gram(lk_context *context, const schulz *s,
                              const char *x, char *gram) {
+  bool own = schulz_square_fits(cuda_of(context), s->dtype, s->side,
+                                s->cols);
+  if (own && !s->tall)
+    return schulz_own(context, s, 1, x, x, 0, NULL, gram, s->cols);
   gemm g = gemm_dense(s->dtype, s->dtype, s->tall, !s->tall, s->side, s->side,
                       s->tall ? s->rows : s->cols, s->k);
   g.lda = g.ldb = s->cols;
   g.step_a = g.step_b = s->size;
   g.a = g.b = x;
   g.d = gram;
-  return schulz_symmetric(context, s, g, s->tall ? 1 : s->cols,
-                          "newton_schulz: gram");
+  LK_TRY(schulz_symmetric(context, s, g, s->tall ? 1 : s->cols,
+                          "newton_schulz: gram"));
+  /* our own products read matrices by columns as by rows */
+  return own ? schulz_mirror(context, s, gram, s->side / SCHULZ_TILE) : LK_OK;
 }
 
 /* y = square x + beta x; x square when tall. */

@@ -304,11 +304,16 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
   }
 }
 
-/* dropout of a group of dx, with its draws made. */
-template <int T>
-static __device__ __forceinline__ uint4 norm_dropped(uint4 dx, uint4 mask,
+/* dropout of group k of dx, with its draws made. */
+template <int T, int G>
+static __device__ __forceinline__ uint4 norm_dropped(uint4 dx, int k,
+                                                     const uint32_t bits[],
                                                      float factor) {
   float v[8];
+  const uint4 mask = make_uint4(drops_pair<G>(bits, 4 * k),
+                                drops_pair<G>(bits, 4 * k + 1),
+                                drops_pair<G>(bits, 4 * k + 2),
+                                drops_pair<G>(bits, 4 * k + 3));
   unpack8(T, masked(dx, mask), v);
 #pragma unroll
   for (int j = 0; j < 8; j++) v[j] *= factor;
@@ -327,13 +332,16 @@ static __device__ __forceinline__ void norm_backward_row_fast(
       (const uint4 *)((const uint16_t *)a.extra.data + row * width);
   uint4 *dx = (uint4 *)((uint16_t *)a.dx.data + row * width);
   uint4 *dropped = (uint4 *)((uint16_t *)a.dropped.data + row * width);
-  uint4 dys[G], xs[G], mask[G];
+  uint4 dys[G], xs[G];
+  uint32_t bits[(G + 3) / 4];
   float dot = 0, rstd = a.rstd[row], u[8], v[8], w[8], e[8] = {0};
 #pragma unroll
   for (int k = 0; k < G; k++) {
     int g = lane + 32 * k;
     if (g * 8 < width) dys[k] = dy[g], xs[k] = x[g];
   }
+  if (a.dropped.data) /* while the rows are on their way */
+    drops_bits<G>(draws, row * width + lane * 8, 256, bits);
 #pragma unroll
   for (int k = 0; k < G; k++) {
     int g = lane + 32 * k;
@@ -345,8 +353,6 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
   }
   float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
-  if (a.dropped.data)
-    drops_masks<G>(draws, row * width + lane * 8, 256, mask);
 #pragma unroll
   for (int k = 0; k < G; k++) {
     int g = lane + 32 * k;
@@ -363,7 +369,7 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     dys[k] = pack8(T, u);
     dx[g] = dys[k];
     if (a.dropped.data)
-      dropped[g] = norm_dropped<T>(dys[k], mask[k], draws.factor);
+      dropped[g] = norm_dropped<T, G>(dys[k], k, bits, draws.factor);
   }
 }
 

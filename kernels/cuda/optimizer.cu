@@ -2,6 +2,7 @@
  * those of base/update.h; what a step needs of `control` is read on the device,
  * so that a recorded step can be replayed. */
 #include "blocks.cuh"
+#include "quads.cuh"
 
 /* --- gathering and measuring ---------------------------------------------- */
 
@@ -172,12 +173,55 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
   }
 }
 
+struct adamw_quads {
+  update_args a;
+  lk_attr attr;
+  typedef lk_adamw state;
+  struct group {
+    float g[4], w[4], m[4], v[4];
+  };
+  /* By all threads of a block. */
+  __device__ bool open(state *s) const {
+    __shared__ lk_adamw step;
+    const float *control = a.control;
+    if (control[LK_CONTROL_FINITE] == 0.0f) return false;
+    if (threadIdx.x == 0)
+      step = lk_adamw_begin(attr.lr, attr.beta1, attr.beta2, attr.eps,
+                            attr.decay, control[LK_CONTROL_RATE],
+                            update_scale(control, LK_CONTROL_FACTOR),
+                            control[LK_CONTROL_STEP]);
+    __syncthreads();
+    *s = step;
+    return true;
+  }
+  __device__ __forceinline__ void load(int64_t i, group &x) const {
+    quad_load(a.g, i, x.g);
+    quad_load(a.w, i, x.w);
+    quad_load(a.m, i, x.m);
+    quad_load(a.v, i, x.v);
+  }
+  __device__ __forceinline__ void work(const state &s, int64_t i,
+                                       group &x) const {
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      x.w[j] = lk_adamw_step(&s, x.w[j], x.g[j], &x.m[j], &x.v[j]);
+    quad_store(a.w, i, x.w);
+    quad_store(a.m, i, x.m);
+    quad_store(a.v, i, x.v);
+    if (a.copy.data) quad_store(a.copy, i, x.w);
+  }
+};
+
 lk_status cuda_adamw(lk_context *context, const lk_call *call) {
   update_args a = update_of(call);
   a.m = view_of(&call->out[1]);
   a.v = view_of(&call->out[2]);
   a.copy = view_of(&call->out[3]);
   update_align(&a);
+  if (a.whole && a.count % 4 == 0) {
+    adamw_quads f = {a, call->attr};
+    return quads_run(context, call, a.count, f);
+  }
   k_adamw<<<update_blocks(a.count), CUDA_THREADS, 0, cuda_stream(context)>>>(
       a, call->attr);
   return cuda_launched(context, call);
@@ -222,10 +266,11 @@ lk_status cuda_sgd(lk_context *context, const lk_call *call) {
 /* --- Muon ----------------------------------------------------------------- */
 
 /* m and u of a group from its gradient g, which is scaled here; u in g. */
+template <int N>
 static __device__ __forceinline__ void muon_group(float scale, float rest,
-                                                  float g[8], float m[8]) {
+                                                  float g[N], float m[N]) {
 #pragma unroll
-  for (int j = 0; j < 8; j++) {
+  for (int j = 0; j < N; j++) {
     float scaled = g[j] * scale;
     m[j] = lk_muon_momentum(m[j], scaled, rest);
     g[j] = lk_muon_direction(m[j], scaled, rest);
@@ -243,10 +288,42 @@ struct muon_momentum_each {
     if (!stopped) {
       view_load(g, i, n, whole, d);
       view_load(m, i, n, whole, k);
-      muon_group(update_scale(control, LK_CONTROL_MUON_FACTOR), rest, d, k);
+      muon_group<8>(update_scale(control, LK_CONTROL_MUON_FACTOR), rest, d,
+                    k);
       view_store(m, i, n, whole, k);
     }
     view_store(u, i, n, whole, d);
+  }
+};
+
+struct muon_momentum_quads {
+  muon_momentum_each e;
+  struct state {
+    bool stopped;
+    float scale;
+  };
+  struct group {
+    float g[4], m[4];
+  };
+  __device__ bool open(state *s) const {
+    s->stopped = e.control[LK_CONTROL_FINITE] == 0.0f;
+    s->scale = update_scale(e.control, LK_CONTROL_MUON_FACTOR);
+    return true;
+  }
+  __device__ __forceinline__ void load(int64_t i, group &x) const {
+    quad_load(e.g, i, x.g);
+    quad_load(e.m, i, x.m);
+  }
+  __device__ __forceinline__ void work(const state &s, int64_t i,
+                                       group &x) const {
+    const float none[4] = {0};
+    if (s.stopped) {
+      quad_store(e.u, i, none);
+      return;
+    }
+    muon_group<4>(s.scale, e.rest, x.g, x.m);
+    quad_store(e.m, i, x.m);
+    quad_store(e.u, i, x.g);
   }
 };
 
@@ -256,6 +333,10 @@ lk_status cuda_muon_momentum(lk_context *context, const lk_call *call) {
                           (const float *)call->in[1].data,
                           (float)(1.0 - call->attr.beta1)};
   bool whole = view_whole(f.g) && view_whole(f.m) && view_whole(f.u);
+  if (whole && lk_tensor_count(&call->in[0]) % 4 == 0) {
+    muon_momentum_quads q = {f};
+    return quads_run(context, call, lk_tensor_count(&call->in[0]), q);
+  }
   return cuda_each(context, call, lk_tensor_count(&call->in[0]), whole, f);
 }
 
@@ -282,7 +363,7 @@ static __device__ void muon_int8_group(const muon_int8 &a, float old,
   } else {
     for (int j = 0; j < 8; j++) m[j] = j < n ? old * (float)a.m[i + j] : 0.0f;
   }
-  muon_group(factor, a.rest, g, m);
+  muon_group<8>(factor, a.rest, g, m);
 }
 
 static __global__ void __launch_bounds__(CUDA_THREADS)
@@ -348,6 +429,30 @@ struct muon_update_each {
   }
 };
 
+struct muon_update_quads {
+  muon_update_each e;
+  typedef float state; /* the rate */
+  struct group {
+    float o[4], w[4];
+  };
+  __device__ bool open(state *rate) const {
+    *rate = (float)(e.lr * (double)e.control[LK_CONTROL_RATE]);
+    return e.control[LK_CONTROL_FINITE] != 0.0f;
+  }
+  __device__ __forceinline__ void load(int64_t i, group &x) const {
+    quad_load(e.o, i, x.o);
+    quad_load(e.w, i, x.w);
+  }
+  __device__ __forceinline__ void work(const state &rate, int64_t i,
+                                       group &x) const {
+#pragma unroll
+    for (int j = 0; j < 4; j++)
+      x.w[j] = lk_muon_step(x.w[j], x.o[j], rate, e.scale, e.decay);
+    quad_store(e.w, i, x.w);
+    if (e.copy.data) quad_store(e.copy, i, x.w);
+  }
+};
+
 lk_status cuda_muon_update(lk_context *context, const lk_call *call) {
   const lk_attr *a = &call->attr;
   muon_update_each f = {view_of(&call->in[0]), view_of(&call->out[0]),
@@ -355,5 +460,9 @@ lk_status cuda_muon_update(lk_context *context, const lk_call *call) {
                         (const float *)call->in[1].data, a->lr,
                         (float)a->scale, (float)a->decay};
   bool whole = view_whole(f.o) && view_whole(f.w) && view_whole(f.copy);
+  if (whole && lk_tensor_count(&call->in[0]) % 4 == 0) {
+    muon_update_quads q = {f};
+    return quads_run(context, call, lk_tensor_count(&call->in[0]), q);
+  }
   return cuda_each(context, call, lk_tensor_count(&call->in[0]), whole, f);
 }

@@ -235,11 +235,11 @@ void lk_updates_final(lk_graph *g, int parameter, lk_value gradient,
   lk_updates *u = state;
   struct lk_final_gradient f = {parameter, gradient};
   const lk_parameter *p = lk_store_parameter(g->store, parameter);
+  if (g->accumulate == 1) emit_squares(g, u, f); /* while it is at hand */
   if (!u->fused || p->group->kind != LK_MUON) {
     u->late[u->late_count++] = f;
     return;
   }
-  emit_squares(g, u, f);
   u->waiting[u->waiting_count++] = f;
   if (waiting_like(g, u, parameter) >= batch_limit(u))
     emit_waiting(g, u, parameter);
@@ -268,7 +268,8 @@ void lk_updates_finish(lk_graph *g, lk_updates *u) {
   emit_all_muon(g, u, u->waiting, u->waiting_count);
   u->waiting_count = 0;
   g->section = LK_UPDATE;
-  for (int i = 0; i < u->late_count; i++) emit_squares(g, u, u->late[i]);
+  if (g->accumulate > 1)
+    for (int i = 0; i < u->late_count; i++) emit_squares(g, u, u->late[i]);
   lk_emit(g, LK_OP_clip, LK_IN(u->slots), LK_OUT(g->control), LK_ATTRS(0));
   int muon = 0;
   for (int i = 0; i < u->late_count; i++) {

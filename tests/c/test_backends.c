@@ -339,6 +339,8 @@ static void test_newton_schulz(void) {
   check_schulz(2, 256, 1024);
   check_schulz(2, 640, 1000); /* symmetric products in halves */
   check_schulz(1, 1056, 704);
+  check_schulz(3, 640, 256); /* sides that our own kernel takes */
+  check_schulz(2, 384, 384);
 }
 
 /* --- quantization -------------------------------------------------------- */

@@ -108,6 +108,9 @@ static problem problem_new(shape s) {
   void *c = device_bytes(&x, sizeof clock, 0);
   CUDA(cudaMemcpy(c, clock, sizeof clock, cudaMemcpyHostToDevice));
   if (s.p > 0) a->clock = (const uint32_t *)c;
+  if (s.p > 0 && lk_attention_tiled(&x.attr, s.dtype))
+    a->kept = (uint32_t *)device_bytes(
+        &x, 4 * s.B * s.H * lk_attention_kept_words(s.T), 0xFF);
   return x;
 }
 

@@ -1,0 +1,24 @@
+/* Symmetric products of Newton-Schulz by a kernel of our own. */
+#ifndef LK_CUDA_SCHULZ_CUH
+#define LK_CUDA_SCHULZ_CUH
+
+#include "device.cuh"
+
+/* d [side, side] = alpha · a bᵀ + beta · c, symmetric, in f16: a and b are
+ * [side, depth] with `pitch` elements from row to row, of a batch's products
+ * `step` apart; c (symmetric, not read if beta is 0) and d are dense. */
+typedef struct schulz_product {
+  const void *a, *b, *c;
+  void *d;
+  int64_t side, depth, pitch, step;
+  float alpha, beta;
+} schulz_product;
+
+/* Whether there is a kernel for it here. */
+CUDA_HIDDEN bool schulz_square_fits(const cuda_state *s, lk_dtype dtype,
+                                    int64_t side, int64_t depth);
+/* Enqueue `count` products; gives the launch's error, if any. */
+CUDA_HIDDEN cudaError_t schulz_square_run(const schulz_product *product,
+                                          int64_t count, cudaStream_t stream);
+
+#endif
