@@ -126,9 +126,9 @@ __device__ __forceinline__ void forward_drop(const attention_draws &d,
   draws_make<4>(d.seed, d.stream, d.step, block, w);
 #pragma unroll
   for (int i = 0; i < 16; i++) {
-    uint32_t keep = draws_keep(d.threshold, w[i / 4][i % 4]);
-    p[i / 8 * 4 + i % 4][i / 4 % 2] &= draws_spread(keep);
-    word = word >> 1 | (keep & 0x80008000u);
+    uint32_t mask = draws_spread(draws_keep(d.threshold, w[i / 4][i % 4]));
+    p[i / 8 * 4 + i % 4][i / 4 % 2] &= mask;
+    word |= mask & 0x10001u << i;
   }
   if (kept) *kept = word;
 }

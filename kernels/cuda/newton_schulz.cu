@@ -134,6 +134,11 @@ static lk_status schulz_symmetric(lk_context *context, const schulz *s,
   return cuts > 1 ? schulz_mirror(context, s, d, cuts) : LK_OK;
 }
 
+static bool schulz_fits(const lk_context *context, const schulz *s,
+                        int64_t depth) {
+  return schulz_square_fits(cuda_of(context), s->dtype, s->side, depth, s->k);
+}
+
 /* d = alpha · a bᵀ + beta · c, a and b of `depth` columns, by our own
  * kernel. */
 static lk_status schulz_own(lk_context *context, const schulz *s, float alpha,
@@ -150,7 +155,7 @@ static lk_status schulz_own(lk_context *context, const schulz *s, float alpha,
 static lk_status schulz_square(lk_context *context, const schulz *s,
                                float alpha, const char *a, const char *b,
                                float beta, const char *c, char *d) {
-  if (schulz_square_fits(cuda_of(context), s->dtype, s->side, s->side))
+  if (schulz_fits(context, s, s->side))
     return schulz_own(context, s, alpha, a, b, beta, c, d, s->side);
   gemm g = gemm_dense(s->dtype, s->dtype, false, false, s->side, s->side,
                       s->side, s->k);
@@ -166,8 +171,7 @@ static lk_status schulz_square(lk_context *context, const schulz *s,
 /* g = x xᵀ, xᵀ x when tall. */
 static lk_status schulz_gram(lk_context *context, const schulz *s,
                              const char *x, char *gram) {
-  bool own = schulz_square_fits(cuda_of(context), s->dtype, s->side,
-                                s->cols);
+  bool own = schulz_fits(context, s, s->cols);
   if (own && !s->tall)
     return schulz_own(context, s, 1, x, x, 0, NULL, gram, s->cols);
   gemm g = gemm_dense(s->dtype, s->dtype, s->tall, !s->tall, s->side, s->side,

@@ -14,9 +14,10 @@ typedef struct schulz_product {
   float alpha, beta;
 } schulz_product;
 
-/* Whether there is a kernel for it here. */
+/* Whether there is a kernel for `count` of them here, and work enough. */
 CUDA_HIDDEN bool schulz_square_fits(const cuda_state *s, lk_dtype dtype,
-                                    int64_t side, int64_t depth);
+                                    int64_t side, int64_t depth,
+                                    int64_t count);
 /* Enqueue `count` products; gives the launch's error, if any. */
 CUDA_HIDDEN cudaError_t schulz_square_run(const schulz_product *product,
                                           int64_t count, cudaStream_t stream);

@@ -18,10 +18,20 @@ enum {
   SQUARE_PITCH = SQUARE_SIDE + 8 /* of the result in shared memory */
 };
 
+/* Tiles of all products. */
+static int64_t square_tiles(int64_t side, int64_t count) {
+  int64_t tiles = side / SQUARE_SIDE;
+  return tiles * (tiles + 1) / 2 * count;
+}
+
+/* With fewer tiles than processors the library's smaller ones win, unless there
+ * are so few that nothing matters (and tests are to see this kernel). */
 bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
-                        int64_t depth) {
+                        int64_t depth, int64_t count) {
+  int64_t tiles = square_tiles(side, count);
   return s->capability == 90 && dtype == LK_F16 && side % SQUARE_SIDE == 0 &&
-         depth % SQUARE_DEPTH == 0 && depth >= SQUARE_DEPTH * SQUARE_STAGES;
+         depth % SQUARE_DEPTH == 0 && depth >= SQUARE_DEPTH * SQUARE_STAGES &&
+         (tiles >= s->processors || tiles < 16);
 }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -198,8 +208,7 @@ static __global__ void __launch_bounds__(SQUARE_THREADS, 2)
 
 cudaError_t schulz_square_run(const schulz_product *p, int64_t count,
                               cudaStream_t stream) {
-  int64_t tiles = p->side / SQUARE_SIDE;
-  dim3 grid((unsigned)(tiles * (tiles + 1) / 2), (unsigned)count);
+  dim3 grid((unsigned)square_tiles(p->side, 1), (unsigned)count);
   cudaError_t status = cudaFuncSetAttribute(
       k_schulz_square, cudaFuncAttributeMaxDynamicSharedMemorySize,
       SQUARE_BYTES);
