@@ -23,8 +23,10 @@ local function head_of(results, s, out)
     sweep.profile or "?", number(r.memory_stats.budget_gb, "%.3g"),
     r.model_stats.tokens_per_step)
   if s.data then
-    out:line("- text: %s, %s training tokens, %s held out, vocabulary %d",
-      s.data.source, size.count(s.data.train.count),
+    local revision = s.data.revision
+    out:line("- text: %s%s, %s training tokens, %s held out, vocabulary %d",
+      s.data.source, revision and " (revision " .. revision .. ")" or "",
+      size.count(s.data.train.count),
       size.count(s.data.validation.count), s.data.vocab)
   end
   if sweep.notes and sweep.notes ~= "" then out:line("- %s", sweep.notes) end

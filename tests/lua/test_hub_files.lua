@@ -277,6 +277,8 @@ case("a sweep on text and a tokenizer of the hub", function()
   local s = require("llm.state").read(root .. "/out/journal.jsonl")
   check.equal(s.data.source, "hf:t/good/c/s")
   check.equal(s.data.revision, "rev1")
+  check.truthy(host.file.read(root .. "/out/experiment_report.md"):find(
+    "- text: hf:t/good/c/s (revision rev1), ", 1, true))
   check.truthy(s.data.documents > 20, s.data.documents)
   check.equal(s.data.vocab, 260)
   status, out, err = sweep("--fresh", "only=none")
