@@ -222,7 +222,13 @@ end
 -- Raises what cannot be written: functions, tables that hold themselves, ….
 function json.encode(value, options)
   local indent = options and options.indent
-  if math.type(indent) == "integer" then indent = string.rep(" ", indent) end
+  if math.type(indent) == "integer" then
+    if indent < 0 or indent > 40 then
+      require "host".raise("argument",
+        "json.encode: indent must be 0 to 40 spaces, got %d", indent)
+    end
+    indent = string.rep(" ", indent)
+  end
   local state = { path = {}, open = {}, indent = indent }
   local ok, err = pcall(encode_value, state, value, 0)
   if ok then return table.concat(state) end
