@@ -191,7 +191,7 @@ static lh_line read_plain(lua_State *L) {
     fflush(stdout);
   }
   clearerr(stdin);
-  ssize_t n = getline(&line, &room, stdin);
+  ssize_t n = reader.interrupted ? -1 : getline(&line, &room, stdin);
   lh_line result = reader.interrupted ? LH_LINE_CLEARED
                    : n < 0            ? LH_LINE_END
                                       : LH_LINE_TEXT;
@@ -232,9 +232,9 @@ static void keep(const char *text) {
 lh_line lh_line_read(lua_State *L, const char *prompt, const char *pending) {
   reader.prompt = prompt;
   reader.pending = pending;
-  reader.interrupted = 0;
   lh_line result = reader.edit ? read_edited(L) : read_plain(L);
   if (result == LH_LINE_CLEARED) puts(reader.edit ? "^C" : "");
+  reader.interrupted = 0; /* one that comes between two lines clears the next */
   if (result == LH_LINE_TEXT) keep(lua_tostring(L, -1));
   return result;
 }

@@ -254,7 +254,8 @@ local function leaf(value)
     return name and "function " .. name or tostring(value)
   end
   if kind == "userdata" then
-    return (tostring(value):gsub("\n.*", " …"))
+    local text = tostring(value):gsub("\n.*", " …")
+    return #text > 36 and text:match "^(.-): " or text
   end
   return tostring(value)
 end

@@ -22,9 +22,15 @@ function terminal.run(words, keys, env)
   for _, word in ipairs(words) do command[#command + 1] = quoted(word) end
   local p <close> = assert(host.process.spawn { "script", "-qec",
     table.concat(command, " "), "/dev/null", stdin = "pipe", env = env })
-  local seen = {}
+  local seen, last = {}, nil
   local function next_line()
-    local line, why = p:read_line(20)
+    local line, why
+    for _ = 1, 20 do
+      line, why = p:read_line(1)
+      if line or why ~= "timeout" then break end
+      -- The end of input is lost on a program that was not reading yet.
+      if last == "\4" then p:write(last) end
+    end
     if line then seen[#seen + 1] = line:gsub("\r", "") end
     if not line and why == "timeout" then
       error("no more was shown after:\n" .. table.concat(seen, "\n"), 0)
@@ -44,6 +50,7 @@ function terminal.run(words, keys, env)
     -- is not reading yet would have to see.
     if key[2]:find "^%c" then host.sleep(.3) end
     p:write(key[2])
+    last = key[2]
   end
   repeat until not next_line()
   return table.concat(seen, "\n"), p:wait(20).exit

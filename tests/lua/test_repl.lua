@@ -98,6 +98,8 @@ check.case("tables: sorted keys, bounded depth and length", function()
     .. [[{ ["end"] = 1, n = "l\n\0", t = { the same again } }]])
   local out = piped "local t = {} for i = 1, 100 do t[i] = i end return t\n"
   check.truthy(out:find("40, … 60 more\n}", 1, true), out)
+  expect("{ t = gpu.zeros{ 40, 50 }, s = gpu.zeros{ 2 } }\n",
+    "{ s = tensor[2] f32 cpu: 0, 0, t = tensor[40, 50] f32 cpu }")
   for line in out:gmatch "[^\n]+" do check.truthy(#line <= 80, line) end
   expect("setmetatable({ 1 }, { __tostring = function() return 'me' end })\n"
     .. "{}\ngpu.nn.linear\n", "me\n{}\nfunction gpu.nn.linear")
