@@ -134,4 +134,31 @@ check.case("over a pipe: plain, the progress whole", function()
   check.equal(table.concat(err, "\n"), "one  " .. ("x"):rep(90) .. "  two")
 end)
 
+check.case("a sweep on a terminal: progress, then the table", function()
+  if not terminal.available() then check.skip("no terminal") end
+  local micro = require "micro"
+  local root = micro.folder "console"
+  micro.script(root, "{ name = 'a' }, { name = 'b', fp4 = true }", nil,
+    "steps = 60")
+  local out, code = terminal.run({ root .. "/sweep.lua", "only=m_a",
+    "data.source=" .. root .. "/text", "out=" .. root .. "/out",
+    "data.cache=" .. root .. "/cache" }, nil, { TERM = "xterm",
+    COLUMNS = "80", NO_COLOR = false })
+  check.equal(code, 0, out)
+  local lines, timed = 0, 0
+  for line in out:gmatch "([^\27\n]*)\27%[K" do
+    check.truthy(utf8.len(line) <= 79, line)
+    if line:find "^1/2 m_a  " then lines = lines + 1 end
+    if line:find "step %d+/60  loss .* left %(%d%d:%d%d:%d%d%)$" then
+      timed = timed + 1
+    end
+  end
+  check.truthy(lines >= 1 and timed >= 1, out)
+  check.truthy(out:find("\27[2m1 skipped: not named by only=m_a\27[0m", 1,
+    true), out)
+  check.truthy(out:find("\nm_a +\27%[32mok\27%[0m "), out)
+  check.truthy(out:find("\nm_b +\27%[2mskipped\27%[0m "), out)
+  host.file.remove_tree(root)
+end)
+
 check.done()

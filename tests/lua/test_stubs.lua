@@ -130,4 +130,11 @@ check.case("option tables are spelt out", function()
   end
 end)
 
+check.case(".luarc.json points the language server at the annotations",
+  function()
+    local rc = assert(host.json.decode(host.file.read ".luarc.json"))
+    check.equal(rc["runtime.version"], "Lua 5.4")
+    check.equal(rc["workspace.library"][1], "lua")
+  end)
+
 check.done()
