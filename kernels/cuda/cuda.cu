@@ -1,6 +1,7 @@
 /* The CUDA backend: devices, contexts, memory, transfers, recordings. Owns no
  * operator. Built as a plugin that exports lk_cuda_backend alone. */
 #include "device.cuh"
+#include "ranges.cuh"
 #include "gemm.cuh"
 
 /* --- failures ----------------------------------------------------------- */
@@ -143,6 +144,7 @@ static lk_status open_parts(lk_context *context, cuda_state *s) {
                                               cudaStreamNonBlocking));
   LK_TRY(open_workspace(context, s));
   LK_TRY(open_pinned(context, s));
+  ranges_open(context);
   return gemm_open(context);
 }
 
