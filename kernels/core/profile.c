@@ -25,7 +25,7 @@ static lk_profile cpu_profile = {
     .lanes = 1,
     .alignment = 64,
     .update_group = 4,
-    .head_chunk_bytes = (int64_t)48 << 20, /* 256 rows of 49152 words */
+    .head_chunk_bytes = (int64_t)96 << 20, /* 512 rows of 49152 words */
     .workspace = 0,
     .compute = LK_F32,
 };

@@ -52,7 +52,7 @@ int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows);
 /* The CPU's attention: query rows of a part, keys of a strip, floats from one
  * row of scores to the next, query rows at a time in the backward. */
 enum {
-  LK_ATTENTION_ROWS = 252,
+  LK_ATTENTION_ROWS = 258,
   LK_ATTENTION_KEYS = 256,
   LK_ATTENTION_STEP = 272,
   LK_ATTENTION_CHUNK = 36

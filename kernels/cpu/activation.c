@@ -35,6 +35,9 @@ static silu_tile silu_cut(const silu_state *s, int64_t tile,
 /* The factor of element i: 1 / (1 - p) or 0. */
 #define SILU_KEPT(i) (d[i] >= threshold ? factor : 0.0f)
 
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=fast") /* fused where there are such */
+
 /* y = keep · silu(a) (· b, when gated) */
 static void silu_forward(const draw_source *s, const uint16_t *restrict d,
                          const float *a, const float *b, float *y,
@@ -121,6 +124,8 @@ static void gated_slope_row(const draw_source *s, const uint16_t *restrict d,
     db[i] = g * silu;
   }
 }
+
+#pragma GCC pop_options
 
 static void gated_silu_backward_part(void *opaque, int64_t index, int lane) {
   (void)lane;

@@ -9,7 +9,7 @@
 #include "vector.h"
 
 enum {
-  ATTN_ROWS = LK_ATTENTION_ROWS,   /* query rows of a forward part */
+  ATTN_ROWS = LK_ATTENTION_ROWS,   /* most query rows of a forward part */
   ATTN_KEYS = LK_ATTENTION_KEYS,   /* keys of a strip */
   ATTN_CHUNK = LK_ATTENTION_CHUNK, /* query rows at a time in the backward */
   ATTN_STEP = LK_ATTENTION_STEP    /* floats from one row of scores on */
@@ -23,6 +23,7 @@ typedef struct attention_state {
   int64_t row;         /* floats of a row of qkv */
   int64_t step;        /* floats of a row of o */
   int64_t padded;      /* width, rounded up to whole stripes */
+  int64_t rows, parts; /* query rows of a forward part, parts of a sequence */
   int64_t lane_floats;
   float scale;
 } attention_state;
@@ -43,6 +44,8 @@ static attention_state attention_open(const lk_call *call,
   s.row = (s.heads + 2 * s.kv_heads) * s.width;
   s.step = s.heads * s.width;
   s.padded = tile_size(1, s.width);
+  s.parts = cpu_pieces(s.seq, ATTN_ROWS);
+  s.rows = cpu_pieces(cpu_pieces(s.seq, s.parts), TILE_ROWS) * TILE_ROWS;
   s.lane_floats = lane_bytes / (int64_t)sizeof(float);
   return s;
 }
@@ -82,16 +85,19 @@ typedef struct attention_lane {
 } attention_lane;
 
 /* Scores of one row to dropped-out exponentials; returns the factor that what
- * was gathered before must take. */
+ * was gathered before must take. p's end is worked on in whole vectors: what
+ * is behind `seen` counts as −∞. */
 static float attention_row(const attention_state *s, uint64_t element,
                            float *p, int64_t seen, float *most, float *sum) {
-  float largest = row_max(p, seen);
+  int64_t n = row_whole(seen);
+  for (int64_t i = seen; i < n; i++) p[i] = -INFINITY;
+  float largest = row_max(p, n);
   float top = largest > *most ? largest : *most;
   float shrink = lk_expf_negative(*most - top);
-  row_exp(p, p, seen, top);
-  *sum = *sum * shrink + row_sum(p, seen);
+  row_exp(p, p, n, top);
+  *sum = *sum * shrink + row_sum(p, n);
   *most = top;
-  if (s->source.threshold) drop_row(&s->source, element, p, NULL, p, seen);
+  if (s->source.threshold) drop_row(&s->source, element, p, NULL, p, n);
   return shrink;
 }
 
@@ -105,13 +111,13 @@ static void attention_tile(const attention_state *s, const attention_head *a,
   tile_rows(rows, most, s->width, a->q + row * s->row, s->row, 1, l->keys,
             s->width * TILE_COLUMNS, l->p, ATTN_STEP, false);
   for (int64_t r = 0; r < rows; r++) {
-    float *p = l->p + r * ATTN_STEP;
+    float *p = l->p + r * ATTN_STEP, shrink = 1.0f;
     int64_t seen = attention_seen(row + r, key, keys);
-    memset(p + seen, 0, (size_t)(most - seen) * sizeof *p);
-    if (seen == 0) continue;
     uint64_t element = attention_element(s, a, row + r) + (uint64_t)key;
-    float shrink = attention_row(s, element, p, seen, &l->most[at + r],
-                                 &l->sum[at + r]);
+    if (seen > 0)
+      shrink = attention_row(s, element, p, seen, &l->most[at + r],
+                             &l->sum[at + r]);
+    for (int64_t i = seen; i < most; i++) p[i] = 0;
     if (key > 0 && shrink != 1.0f)
       row_scale(o + r * s->padded, s->width, shrink);
   }
@@ -133,13 +139,13 @@ static void attention_finish(const attention_state *s,
   }
 }
 
-/* Part: ATTN_ROWS query rows of one head. */
+/* Part: some query rows of one head. */
 static void attention_part(void *opaque, int64_t index, int lane) {
   const attention_state *s = opaque;
-  int64_t heads = s->batch * s->heads, parts = cpu_pieces(s->seq, ATTN_ROWS);
+  int64_t heads = s->batch * s->heads;
   int64_t head = index % heads; /* the parts with the most keys come first */
-  int64_t first = (parts - 1 - index / heads) * ATTN_ROWS;
-  int64_t rows = cpu_smaller(ATTN_ROWS, s->seq - first);
+  int64_t first = (s->parts - 1 - index / heads) * s->rows;
+  int64_t rows = cpu_smaller(s->rows, s->seq - first);
   attention_head a = attention_at(s, head / s->heads, head % s->heads);
   attention_lane l = {.keys = s->scratch + lane * s->lane_floats};
   l.values = l.keys + s->width * ATTN_KEYS;
@@ -192,8 +198,7 @@ static lk_status cpu_attention(lk_context *context, const lk_call *call) {
   s.qkv = call->in[0].data;
   s.out = call->out[0].data;
   s.lse = call->out[1].data;
-  cpu_parallel(context, s.batch * s.heads * cpu_pieces(s.seq, ATTN_ROWS),
-               attention_part, &s);
+  cpu_parallel(context, s.batch * s.heads * s.parts, attention_part, &s);
   if (!lk_present(&call->out[2])) return LK_OK;
   attention_keep k = {s, call->out[2].data};
   cpu_parallel(context, s.batch * s.heads, attention_kept_part, &k);
@@ -228,7 +233,7 @@ static attention_back attention_back_open(const attention_state *s,
   return l;
 }
 
-/* One row, `seen` keys: scores → p = e^(scores − lse); then p ← dropped-out p
+/* One row, `seen` keys and up to a whole vector: scores → p = e^(scores − lse); then p ← dropped-out p
  * and dp ← scale · p · (dropped-out dp − delta). */
 static void attention_slope_row(const attention_state *s, uint64_t element,
                                 float *restrict p, float *restrict dp,
@@ -236,6 +241,7 @@ static void attention_slope_row(const attention_state *s, uint64_t element,
   const int32_t threshold = (int32_t)s->source.threshold;
   const float factor = s->source.factor, scale = s->scale;
   draw_buffer buffer;
+  seen = row_whole(seen);
   row_exp(p, p, seen, lse);
   if (!threshold) {
     for (int64_t i = 0; i < seen; i++) dp[i] = p[i] * (dp[i] - delta) * scale;
@@ -250,6 +256,27 @@ static void attention_slope_row(const attention_state *s, uint64_t element,
 }
 _Static_assert((int)ATTN_KEYS <= (int)DRAW_TILE, "a strip's draws fit");
 
+/* dq = (or +=) dp · k for some rows: at once where tiles end with the head,
+ * else by way of the lane. */
+static void attention_back_query(const attention_state *s,
+                                 const attention_back *l, const float *dp,
+                                 int64_t rows, int64_t keys, bool add,
+                                 float *dq) {
+  int64_t d = s->width, step = ATTN_KEYS * TILE_COLUMNS;
+  if (d % TILE_V == 0) {
+    tile_rows(rows, d, keys, dp, ATTN_STEP, 1, l->keys, step, dq, s->row, add);
+    return;
+  }
+  tile_rows(rows, d, keys, dp, ATTN_STEP, 1, l->keys, step, l->dq, s->padded,
+            false);
+  for (int64_t r = 0; r < rows; r++)
+    if (add)
+      row_add(dq + r * s->row, l->dq + r * s->padded, d);
+    else
+      memcpy(dq + r * s->row, l->dq + r * s->padded,
+             (size_t)d * sizeof *dq);
+}
+
 /* p and dp of query rows [row, row + rows), at row `at` of the chunk, and
  * dq = (or +=) dp · k. */
 static void attention_back_tile(const attention_state *s,
@@ -261,7 +288,6 @@ static void attention_back_tile(const attention_state *s,
   int64_t o = (a->b * s->seq + row) * s->step + a->h * d;
   const float *lse = s->lse + (a->b * s->heads + a->h) * s->seq + row;
   float *p = l->p + at * ATTN_STEP, *dp = l->dp + at * ATTN_STEP;
-  float *dq = s->dqkv + (a->q - s->qkv) + row * s->row;
   tile_rows(rows, most, d, a->q + row * s->row, s->row, 1, l->keys_turned,
             d * TILE_COLUMNS, p, ATTN_STEP, false);
   tile_rows(rows, most, d, s->d_o + o, s->step, 1, l->values_turned,
@@ -276,13 +302,8 @@ static void attention_back_tile(const attention_state *s,
     memset(pr + seen, 0, (size_t)(keys - seen) * sizeof *pr);
     memset(dpr + seen, 0, (size_t)(keys - seen) * sizeof *dpr);
   }
-  tile_rows(rows, d, most, dp, ATTN_STEP, 1, l->keys,
-            ATTN_KEYS * TILE_COLUMNS, l->dq, s->padded, false);
-  for (int64_t r = 0; r < rows; r++)
-    if (key == 0)
-      memcpy(dq + r * s->row, l->dq + r * s->padded, (size_t)d * sizeof *dq);
-    else
-      row_add(dq + r * s->row, l->dq + r * s->padded, d);
+  attention_back_query(s, l, dp, rows, most, key > 0,
+                       s->dqkv + (a->q - s->qkv) + row * s->row);
 }
 
 /* One chunk of query rows against the lane's strip: dq, and dk, dv += …. */

@@ -288,7 +288,14 @@ static void cblas_product(bool transpose_a, bool transpose_b, int m, int n,
               b, ldb, beta, c, ldc);
 }
 
-static const cpu_provider cblas_provider = {"cblas", cblas_product};
+static void cblas_square(int n, int k, float alpha, const float *a, int lda,
+                         float beta, float *c, int ldc) {
+  cblas_ssyrk(CblasRowMajor, CblasLower, CblasNoTrans, n, k, alpha, a, lda,
+              beta, c, ldc);
+}
+
+static const cpu_provider cblas_provider = {"cblas", cblas_product,
+                                            cblas_square};
 
 /* --- device and context ------------------------------------------------- */
 

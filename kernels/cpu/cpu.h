@@ -10,14 +10,17 @@
 
 #include "../core/context.h"
 
-/* One single-threaded product, row-major: c [m, n] = alpha · op(a) · op(b) +
- * beta · c with leading dimensions lda, ldb, ldc; c is not read if beta = 0.
- * May be called by several threads at once. */
+/* Single-threaded products, row-major; may be called by several threads at
+ * once. sgemm: c [m, n] = alpha · op(a) · op(b) + beta · c with leading
+ * dimensions lda, ldb, ldc; c is not read if beta = 0. ssyrk: the same of
+ * a [n, k] · aᵀ, of which only the lower triangle is read and written. */
 typedef struct cpu_provider {
   const char *name;
   void (*sgemm)(bool transpose_a, bool transpose_b, int m, int n, int k,
                 float alpha, const float *a, int lda, const float *b, int ldb,
                 float beta, float *c, int ldc);
+  void (*ssyrk)(int n, int k, float alpha, const float *a, int lda, float beta,
+                float *c, int ldc);
 } cpu_provider;
 
 typedef struct cpu_pool cpu_pool;

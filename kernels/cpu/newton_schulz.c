@@ -18,7 +18,7 @@ typedef struct schulz_state {
 } schulz_state;
 
 enum {
-  SCHULZ_TILE = 96,   /* rows of a tile of a symmetric product */
+  SCHULZ_TILE = 256,  /* most rows of a tile of a symmetric product */
   SCHULZ_BAND = 64    /* rows of x that are read or written together */
 };
 
@@ -41,7 +41,7 @@ static schulz_state schulz_of(lk_context *context, const lk_call *call) {
   s.gram = s.x + s.k * s.r * s.c;
   s.poly = s.gram + s.k * s.r * s.r;
   s.stripe = s.poly + s.k * s.r * s.r;
-  s.tile = schulz_even(s.r, SCHULZ_TILE);
+  s.tile = schulz_even(s.r, cpu_smaller(SCHULZ_TILE, (s.r + 1) / 2));
   s.tiles = cpu_pieces(s.r, s.tile);
   s.pairs = s.tiles * (s.tiles + 1) / 2;
   s.width = schulz_even(s.c, LK_NS_COLUMNS);
@@ -98,13 +98,33 @@ static void schulz_pair(const schulz_state *s, int64_t pair, int64_t *row,
   *col = pair * s->tile;
 }
 
-/* Copy tile (row, col) of a symmetric [r, r] to (col, row). */
+/* Copy tile (row, col) of a symmetric [r, r] to (col, row): of a tile on the
+ * diagonal the triangle below it. */
 static void schulz_mirror(float *a, int64_t r, int64_t row, int64_t col,
                           int64_t m, int64_t n) {
-  if (row == col) return;
-  for (int64_t i = 0; i < m; i++)
-    for (int64_t j = 0; j < n; j++)
-      a[(col + j) * r + row + i] = a[(row + i) * r + col + j];
+  for (int64_t j0 = 0; j0 < n; j0 += 16) /* few columns: few cache lines */
+    for (int64_t i = row == col ? j0 + 1 : 0; i < m; i++) {
+      int64_t last = cpu_smaller(row == col ? i : n, j0 + 16);
+      for (int64_t j = j0; j < cpu_smaller(last, n); j++)
+        a[(col + j) * r + row + i] = a[(row + i) * r + col + j];
+    }
+}
+
+/* Tile (row, col) of c = alpha · a aᵀ + beta · c, a [r, k], and its mirror
+ * image. */
+static void schulz_tile(const schulz_state *s, const float *a, int64_t k,
+                        float alpha, float beta, float *c, int64_t row,
+                        int64_t col) {
+  int64_t m = cpu_smaller(s->tile, s->r - row);
+  int64_t n = cpu_smaller(s->tile, s->r - col);
+  float *to = c + row * s->r + col;
+  if (row == col)
+    s->provider->ssyrk((int)m, (int)k, alpha, a + row * k, (int)k, beta, to,
+                       (int)s->r);
+  else
+    s->provider->sgemm(false, true, (int)m, (int)n, (int)k, alpha, a + row * k,
+                       (int)k, a + col * k, (int)k, beta, to, (int)s->r);
+  schulz_mirror(c, s->r, row, col, m, n);
 }
 
 /* gram = x xᵀ, one tile and its mirror image. */
@@ -113,14 +133,8 @@ static void schulz_gram(void *opaque, int64_t index, int lane) {
   const schulz_state *s = opaque;
   int64_t matrix = index / s->pairs, row, col;
   schulz_pair(s, index % s->pairs, &row, &col);
-  int64_t m = cpu_smaller(s->tile, s->r - row);
-  int64_t n = cpu_smaller(s->tile, s->r - col);
-  const float *x = s->x + matrix * s->r * s->c;
-  float *a = s->gram + matrix * s->r * s->r;
-  s->provider->sgemm(false, true, (int)m, (int)n, (int)s->c, 1.0f,
-                     x + row * s->c, (int)s->c, x + col * s->c, (int)s->c,
-                     0.0f, a + row * s->r + col, (int)s->r);
-  schulz_mirror(a, s->r, row, col, m, n);
+  schulz_tile(s, s->x + matrix * s->r * s->c, s->c, 1.0f, 0.0f,
+              s->gram + matrix * s->r * s->r, row, col);
 }
 
 /* poly = −4.7750 gram + 2.0315 gram², the same way: gram is its own
@@ -136,10 +150,7 @@ static void schulz_poly(void *opaque, int64_t index, int lane) {
   float *b = s->poly + matrix * s->r * s->r;
   for (int64_t i = row; i < row + m; i++)
     memcpy(b + i * s->r + col, a + i * s->r + col, (size_t)n * sizeof *b);
-  s->provider->sgemm(false, true, (int)m, (int)n, (int)s->r, 2.0315f,
-                     a + row * s->r, (int)s->r, a + col * s->r, (int)s->r,
-                     -4.7750f, b + row * s->r + col, (int)s->r);
-  schulz_mirror(b, s->r, row, col, m, n);
+  schulz_tile(s, a, s->r, 2.0315f, -4.7750f, b, row, col);
 }
 
 /* x = 3.4445 x + poly x on one stripe of columns, which depends on itself

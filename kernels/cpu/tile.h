@@ -6,6 +6,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #if defined(__AVX512F__)
 enum { TILE_BYTES = 64 };
@@ -101,9 +102,46 @@ static void tile_pack(const float *x, int64_t ld, int64_t rows,
     for (int64_t r = 0; r < rows; r++) {
       float *restrict row = to + r * TILE_COLUMNS;
       const float *restrict from = x + r * ld + c;
-      for (int64_t i = 0; i < n; i++) row[i] = from[i];
-      for (int64_t i = n; i < TILE_COLUMNS; i++) row[i] = 0;
+      if (n == TILE_COLUMNS) { /* a constant: no call */
+        memcpy(row, from, TILE_COLUMNS * sizeof *row);
+        continue;
+      }
+      for (int64_t i = 0; i < TILE_COLUMNS; i++) row[i] = i < n ? from[i] : 0;
     }
+  }
+}
+
+typedef float tile_8 __attribute__((vector_size(32)));
+typedef float tile_8m __attribute__((vector_size(32), aligned(4), may_alias));
+
+/* Eight rows of x, `ld` floats apart, turned: eight numbers of each of eight
+ * columns, `step` floats apart at `to`; times `scale`. */
+static inline void tile_turn_8(const float *x, int64_t ld, float scale,
+                               float *to, int64_t step) {
+  typedef int32_t pick __attribute__((vector_size(32)));
+  const pick low = {0, 8, 1, 9, 4, 12, 5, 13};
+  const pick high = {2, 10, 3, 11, 6, 14, 7, 15};
+  const pick even = {0, 1, 8, 9, 4, 5, 12, 13};
+  const pick odd = {2, 3, 10, 11, 6, 7, 14, 15};
+  const pick left = {0, 1, 2, 3, 8, 9, 10, 11};
+  const pick right = {4, 5, 6, 7, 12, 13, 14, 15};
+  tile_8 r[8], t[8];
+  for (int i = 0; i < 8; i++)
+    r[i] = scale * (tile_8)*(const tile_8m *)(x + i * ld);
+  for (int i = 0; i < 8; i += 2) { /* pairs of rows, by two columns */
+    t[i] = __builtin_shuffle(r[i], r[i + 1], low);
+    t[i + 1] = __builtin_shuffle(r[i], r[i + 1], high);
+  }
+  for (int i = 0; i < 8; i += 4) /* four rows, a column in each half */
+    for (int j = 0; j < 2; j++) {
+      r[i + 2 * j] = __builtin_shuffle(t[i + j], t[i + j + 2], even);
+      r[i + 2 * j + 1] = __builtin_shuffle(t[i + j], t[i + j + 2], odd);
+    }
+  for (int i = 0; i < 4; i++) {
+    *(tile_8m *)(to + i * step) =
+        (tile_8m)__builtin_shuffle(r[i], r[i + 4], left);
+    *(tile_8m *)(to + (i + 4) * step) =
+        (tile_8m)__builtin_shuffle(r[i], r[i + 4], right);
   }
 }
 
@@ -114,9 +152,11 @@ static void tile_pack_turned(const float *x, int64_t ld, int64_t rows,
   for (int64_t r = 0; r < rows; r += 8) { /* few rows: few cache sets */
     float *at = to + r / TILE_COLUMNS * TILE_COLUMNS * columns +
                 r % TILE_COLUMNS;
-    int64_t n = rows - r < 8 ? rows - r : 8;
+    int64_t n = rows - r < 8 ? rows - r : 8, c = 0;
     const float *from = x + r * ld;
-    for (int64_t c = 0; c < columns; c++) {
+    for (; n == 8 && c + 8 <= columns; c += 8)
+      tile_turn_8(from + c, ld, scale, at + c * TILE_COLUMNS, TILE_COLUMNS);
+    for (; c < columns; c++) {
       float *restrict column = at + c * TILE_COLUMNS;
       for (int64_t i = 0; i < n; i++) column[i] = scale * from[i * ld + c];
     }

@@ -21,7 +21,12 @@ typedef float row_m __attribute__((vector_size(32), aligned(4), may_alias));
 /* a where mask, else b; mask is the result of a comparison. */
 #define ROW_PICK(mask, a, b) \
   ((row_v)(((mask) & (row_i)(a)) | (~(mask) & (row_i)(b))))
+/* a where a > b, else b: b where either is a NaN. */
+#ifdef __AVX__
+#define ROW_MAX(a, b) ((row_v)__builtin_ia32_maxps256(a, b))
+#else
 #define ROW_MAX(a, b) ROW_PICK((a) > (b), a, b)
+#endif
 
 /* Two accumulators to one number, always pairwise in the same order. */
 #define ROW_FOLD(s0, s1)                               \
@@ -104,9 +109,19 @@ static inline float row_max(const float *x, int64_t n) {
   return best;
 }
 
-/* y = e^(x − shift) where x <= shift; y may be x. */
+#pragma GCC push_options
+#pragma GCC optimize("fp-contract=fast") /* fused where there are such */
+
+/* y = e^(x − shift) where x <= shift, lk_expf_negative; y may be x. */
 static inline void row_exp(const float *x, float *y, int64_t n, float shift) {
+#pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) y[i] = lk_expf_negative(x[i] - shift);
+}
+#pragma GCC pop_options
+
+/* Numbers up to a whole vector: what a row's end is padded to. */
+static inline int64_t row_whole(int64_t n) {
+  return (n + ROW_LANES - 1) / ROW_LANES * ROW_LANES;
 }
 
 static inline void row_scale(float *x, int64_t n, float factor) {
