@@ -233,8 +233,8 @@ static attention_back attention_back_open(const attention_state *s,
   return l;
 }
 
-/* One row, `seen` keys and up to a whole vector: scores → p = e^(scores − lse); then p ← dropped-out p
- * and dp ← scale · p · (dropped-out dp − delta). */
+/* One row, `seen` keys and up to a whole vector: scores → p = e^(scores − lse);
+ * then p ← dropped-out p and dp ← scale · p · (dropped-out dp − delta). */
 static void attention_slope_row(const attention_state *s, uint64_t element,
                                 float *restrict p, float *restrict dp,
                                 int64_t seen, float lse, float delta) {
