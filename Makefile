@@ -277,7 +277,7 @@ install: all ## Install below DESTDIR and PREFIX (/usr/local)
 	find lua experiments plots \( -name '*.lua' -o -path 'lua/web/*' \) \
 	  -type f -exec install -D -m 644 {} \
 	  $(SHARE)/{} \;
-	install -m 644 $(wildcard README.md LICENSE) $(DOC)
+	install -m 644 $(wildcard README.md LICENSE lua/REFERENCE.md) $(DOC)
 	install -d $(DEVELOP:%=$(DESTDIR)$(PREFIX)/%)
 	install -m 644 host/llmhost.h $(DESTDIR)$(PREFIX)/include
 	install $(LIBRARY) $(DESTDIR)$(PREFIX)/lib/libllmhost.so.0

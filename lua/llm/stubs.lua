@@ -143,9 +143,11 @@ function stubs.text(name)
   return ((table.concat(out, "\n") .. "\n"):gsub(" +\n", "\n"))
 end
 
--- Write both files into `folder`.
+-- Write both files, and the reference for people, into `folder`.
 function stubs.write(folder)
   local file = require("host").file
+  assert(file.write(folder .. "/REFERENCE.md",
+    require("llm.reference").text()))
   for _, name in ipairs { "gpu", "host" } do
     assert(file.write(folder .. "/" .. name .. ".meta.lua", stubs.text(name)))
   end

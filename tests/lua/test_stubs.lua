@@ -33,6 +33,12 @@ for _, name in ipairs { "gpu", "host" } do
   end)
 end
 
+check.case("REFERENCE.md is not stale", function()
+  check.truthy(host.file.read "lua/REFERENCE.md"
+    == require("llm.reference").text(), "lua/REFERENCE.md is stale; mend it "
+    .. "by llmhost -e 'require(\"llm.stubs\").write \"lua\"'")
+end)
+
 -- Classes of userdata that scripts meet: metatables of the registry.
 local function classes()
   local list = {}
