@@ -195,14 +195,14 @@ c-tests: $(C_TESTS)
 
 # --- set-up ----------------------------------------------------------------
 deps: ## Install what is missing; OPTIONAL=1 takes the optional parts too
-	@.ci/setup install build plots test $(if $(OPTIONAL),optional)
+	@.ci/setup install build plots test $(if $(OPTIONAL),optional browser)
 
 configure: ## Look again at what this machine has
 	@.ci/setup configure $(CONFIG)
 
 # Without a GPU the sweep has no use for the plugin, whose build takes minutes.
 sweep: ## Install what is missing, build, run the sweep of 16 experiments
-	@.ci/setup install build plots
+	@.ci/setup install build plots +optional
 	@$(MAKE) --no-print-directory \
 	  $(if $(wildcard /dev/nvidiactl /dev/dxg),,CUDA=) all
 	@build/llmhost experiments/sweep.lua $(ARGS)
@@ -228,7 +228,7 @@ prove: build-tests ## The statistics: seeds, perplexity gaps (hours)
 	@tests/run --variant $(VARIANT) --tier prove --limit 86400 $(T)
 
 build-tests:
-	@.ci/setup install build plots test
+	@.ci/setup install build plots test +optional +browser
 	@$(MAKE) --no-print-directory TIERS="$(TIERS)" all c-tests
 	$(if $(filter release,$(VARIANT)),@$(MAKE) --no-print-directory \
 	  VARIANT=asan TIERS="$(TIERS)" c-tests)

@@ -123,7 +123,8 @@ check.case("an absent optional part is reported with its cost", function()
 end)
 
 check.case("the list of packages is well formed", function()
-  local kinds = { build = true, plots = true, test = true, optional = true }
+  local kinds = { build = true, plots = true, test = true, optional = true,
+    browser = true }
   local rows = 0
   for line in io.lines("tests/packages") do
     if not line:find("^#") then
