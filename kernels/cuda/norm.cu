@@ -320,27 +320,59 @@ static __device__ __forceinline__ uint4 norm_dropped(uint4 dx, int k,
   return pack8(T, v);
 }
 
-/* The same for whole rows of a 16-bit type: rows and sums in registers. */
+/* A warp's next row on its way to shared memory: [3, G, 32] groups of dy, x
+ * and extra, each read by the lane that copies it. */
+template <int G> struct norm_stage {
+  uint4 *lane; /* its first group of dy */
+
+  /* Rows `row` of `from`, to array `which`. */
+  __device__ __forceinline__ void copy(int which, view from, int64_t row,
+                                       int width) const {
+    const uint4 *line =
+        (const uint4 *)((const uint16_t *)from.data + row * width);
+    int first = (int)threadIdx.x % 32;
+#pragma unroll
+    for (int k = 0; k < G; k++)
+      if ((first + 32 * k) * 8 < width)
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(
+                         (uint32_t)__cvta_generic_to_shared(
+                             lane + (which * G + k) * 32)),
+                     "l"(line + first + 32 * k)
+                     : "memory");
+  }
+  __device__ __forceinline__ void commit() const {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+  }
+  /* All but what was committed last is there. */
+  __device__ __forceinline__ void wait() const {
+    asm volatile("cp.async.wait_group 1;" ::: "memory");
+  }
+  __device__ __forceinline__ uint4 get(int which, int k) const {
+    return lane[(which * G + k) * 32];
+  }
+};
+
+/* The same for whole rows of a 16-bit type: rows and sums in registers, the
+ * next row (if it is below `last`) on its way meanwhile. */
 template <int T, int G>
 static __device__ __forceinline__ void norm_backward_row_fast(
-    const norm_backward_args &a, const drawer &draws, int64_t row, int lane,
+    const norm_backward_args &a, const drawer &draws,
+    const norm_stage<G> &stage, int64_t row, int64_t last, int lane,
     float dw[G][8]) {
   int width = (int)a.width;
-  const uint4 *dy = (const uint4 *)((const uint16_t *)a.dy.data + row * width);
-  const uint4 *x = (const uint4 *)((const uint16_t *)a.x.data + row * width);
-  const uint4 *extra =
-      (const uint4 *)((const uint16_t *)a.extra.data + row * width);
+  int64_t next = row + NORM_WARPS;
   uint4 *dx = (uint4 *)((uint16_t *)a.dx.data + row * width);
   uint4 *dropped = (uint4 *)((uint16_t *)a.dropped.data + row * width);
   uint4 dys[G], xs[G];
   uint32_t bits[(G + 3) / 4];
   float dot = 0, rstd = a.rstd[row], u[8], v[8], w[8], e[8] = {0};
+  stage.wait();
 #pragma unroll
-  for (int k = 0; k < G; k++) {
-    int g = lane + 32 * k;
-    if (g * 8 < width) dys[k] = dy[g], xs[k] = x[g];
-  }
-  if (a.dropped.data) /* while the rows are on their way */
+  for (int k = 0; k < G; k++) dys[k] = stage.get(0, k), xs[k] = stage.get(1, k);
+  if (next < last) stage.copy(0, a.dy, next, width);
+  if (next < last) stage.copy(1, a.x, next, width);
+  stage.commit();
+  if (a.dropped.data)
     drops_bits<G>(draws, row * width + lane * 8, 256, bits);
 #pragma unroll
   for (int k = 0; k < G; k++) {
@@ -353,11 +385,12 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
   }
   float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
+  stage.wait();
 #pragma unroll
   for (int k = 0; k < G; k++) {
     int g = lane + 32 * k;
     if (g * 8 >= width) break;
-    if (a.extra.data) unpack8(T, extra[g], e);
+    if (a.extra.data) unpack8(T, stage.get(2, k), e);
     unpack8(T, dys[k], u);
     unpack8(T, xs[k], v);
     view_load(view_f32(a.w.data), g * 8, 8, true, w);
@@ -371,19 +404,31 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     if (a.dropped.data)
       dropped[g] = norm_dropped<T, G>(dys[k], k, bits, draws.factor);
   }
+  if (next < last && a.extra.data) stage.copy(2, a.extra, next, width);
+  stage.commit();
 }
 
 template <int T, int G>
 static __global__ void __launch_bounds__(NORM_WARPS * 32, G <= 5 ? 2 : 1)
     k_norm_backward_fast(norm_backward_args a) {
-  extern __shared__ float cache[];
+  extern __shared__ float4 room[];
+  float *cache = (float *)room;
   int warp = (int)threadIdx.x / 32, lane = (int)threadIdx.x % 32;
   int64_t p = blockIdx.x, last = (p + 1) * a.rows / a.parts;
+  int64_t row = p * a.rows / a.parts + warp;
   float dw[G][8] = {{0}};
   const drawer draws = drops_open(a.d);
-  for (int64_t row = p * a.rows / a.parts + warp; row < last;
-       row += NORM_WARPS)
-    norm_backward_row_fast<T, G>(a, draws, row, lane, dw);
+  const norm_stage<G> stage = {(uint4 *)room + warp * 3 * G * 32 + lane};
+  if (row < last) {
+    stage.copy(0, a.dy, row, (int)a.width);
+    stage.copy(1, a.x, row, (int)a.width);
+  }
+  stage.commit();
+  if (row < last && a.extra.data) stage.copy(2, a.extra, row, (int)a.width);
+  stage.commit();
+  for (; row < last; row += NORM_WARPS)
+    norm_backward_row_fast<T, G>(a, draws, stage, row, last, lane, dw);
+  __syncthreads(); /* what follows lies where rows were */
 #pragma unroll
   for (int k = 0; k < G; k++)
 #pragma unroll
@@ -400,7 +445,7 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32, G <= 5 ? 2 : 1)
 
 static lk_status norm_backward_fast(lk_context *context, const lk_call *call,
                                     const norm_backward_args &a, int groups) {
-  int64_t bytes = (int64_t)NORM_WARPS * groups * 256 * 4;
+  int64_t bytes = (int64_t)NORM_WARPS * groups * 3 * 32 * 16;
 #define LAUNCH(T, G)                                                        \
   do {                                                                      \
     LK_TRY(cuda_shared(context, call,                                       \

@@ -429,8 +429,18 @@ static inline void back_check_coverage(int first, int end) {
           lk_op_info_of((lk_op)op)->name);
 }
 
+/* BACK_ONLY=test_x runs that one alone (sanitizers take their time), =list says
+ * which there are. */
+static inline bool back_wanted(const char *test) {
+  const char *only = getenv("BACK_ONLY");
+  if (only == NULL) return true;
+  if (strcmp(only, "list") == 0) printf("%s\n", test);
+  return strcmp(only, test) == 0;
+}
+
 #define BACK_RUN(test)                       \
   do {                                       \
+    if (!back_wanted(#test)) break;          \
     RUN(test);                               \
     back_free();                             \
   } while (0)

@@ -49,12 +49,26 @@ summary() { # NAME: failures, and how many passed
   echo "   $(grep -c '^ok' "$logs/$1.log") ok"
 }
 
-sanitize() { # TOOL
+# One test of a program under a tool: its result line and what was found.
+sanitize_one() { # TOOL PROGRAM TEST
+  BACK_ONLY=$3 timeout -k 5 "${LIMIT:-100}" compute-sanitizer --tool "$1" \
+    --print-limit 5 "build/release/tests/$2" 2>&1 </dev/null |
+    grep -E '^(ok|not ok|skip)|=========' | sed "s/^/$1 $3: /"
+  [ "${PIPESTATUS[0]}" = 124 ] && echo "$1 $3: stopped by its limit"
+}
+export -f sanitize_one
+
+sanitize() { # TOOL: all tests, eight at a time
+  local start=$SECONDS
   for t in test_backends test_backends_model; do
-    part "$1.$t" "${LIMIT:-120}" compute-sanitizer --tool "$1" \
-      --print-limit 20 "build/release/tests/$t"
-    grep -E '=========' "$logs/$1.$t.log" | head -n 20
-  done
+    BACK_ONLY=list "build/release/tests/$t" | grep -v coverage |
+      xargs -P 8 -I{} bash -c "sanitize_one $1 $t {}"
+  done >"$logs/$1.log" 2>&1
+  echo "== $1: $(grep -c SUMMARY "$logs/$1.log") tests," \
+    "$(grep SUMMARY "$logs/$1.log" | grep -vc ' 0 ') with findings," \
+    "$((SECONDS - start)) s"
+  grep -E 'not ok|stopped by' "$logs/$1.log"
+  grep SUMMARY "$logs/$1.log" | grep -v ' 0 '
 }
 
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu \
