@@ -53,7 +53,7 @@ summary() { # NAME: failures, and how many passed
 sanitize_one() { # TOOL PROGRAM TEST
   BACK_ONLY=$3 timeout -k 5 "${LIMIT:-100}" compute-sanitizer --tool "$1" \
     --print-limit 5 "build/release/tests/$2" 2>&1 </dev/null |
-    grep -E '^(ok|not ok|skip)|=========' | sed "s/^/$1 $3: /"
+    grep -E '^(ok|not ok|skip)|^# .*:[0-9]+:|=========' | sed "s/^/$1 $3: /"
   [ "${PIPESTATUS[0]}" = 124 ] && echo "$1 $3: stopped by its limit"
 }
 export -f sanitize_one
