@@ -34,6 +34,8 @@ local o = keys.read {
   { "rows", "integer", 12, "operators of a profile; 0: no profile",
     { least = 0 } },
   { "precision", "string", "auto", "arithmetic" },
+  { "tune", "string", "auto", "a GPU's algorithms chosen by measuring, once; "
+    .. "off", { words = { "auto", "off" } } },
   { "dropout", "string", "0.1", "share of activations dropped" },
   { "head_chunk", "integer", 0, "rows of logits at a time; 0: by device",
     { least = 0 } },
@@ -79,7 +81,7 @@ local function configuration(row, batch, variant)
   local c = { row = row, vocab = o.vocab, batch = batch, seq = o.seq,
     accumulate = o.accumulate, dropout = tonumber(o.dropout),
     precision = o.precision, steps = o.steps, warmup = o.warmup,
-    profile = o.rows > 0 and 3 or 0,
+    profile = o.rows > 0 and 3 or 0, tune = o.tune ~= "off",
     head_chunk = o.head_chunk > 0 and o.head_chunk or nil,
     fuse_group = o.fuse_group > 0 and o.fuse_group or nil }
   for key, value in pairs(bench.variants[variant]) do c[key] = value end

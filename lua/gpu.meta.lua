@@ -42,7 +42,7 @@
 ---@field seq? integer positions of a sequence; 128
 ---@field accumulate? integer micro-batches of an optimizer step; 1
 ---@field recompute? "none"|"light"|"mlp"|"block" what the backward computes again: none, light (norms, activations), mlp, block; light
----@field precision? "auto"|"f32"|"bf16"|"f16" of activations: auto (f32 on a CPU, bf16 on a GPU), f32, bf16, f16
+---@field precision? "auto"|"f32"|"bf16"|"f16"|"fp8" of activations: auto (f32 on a CPU, bf16 on a GPU), f32, bf16, f16; fp8: as auto, and linear layers multiply in e4m3, one scale a row
 ---@field optimizer? any of gpu.optim; without one the program only evaluates
 ---@field quantize? any how linear weights are kept: "nf4r" or {"nf4r", block = 64, search = false}; f32
 ---@field saved? "native"|"exact"|"int8" activations kept for the backward: native, int8; native
@@ -71,6 +71,8 @@
 ---@field save fun(path: string, tensors: table<string, gpu.tensor>, metadata?: table<string, string>): boolean|nil, string?, string? Write tensors as a safetensors file, atomically; nil, message, code when the disk refuses.
 ---@field seed fun(seed: integer) Seed the random numbers of tensors made from now on.
 ---@field tensor fun(values: gpu.tensor.options): gpu.tensor A tensor of nested tables of numbers.
+---@field tune fun(path?: string|false): string|nil, string? From now on choose the algorithms of matrix products by measuring, once a shape, and keep the choices in a file, by default in the cache folder, one for each device and version; false: take the libraries' own, as at the start. Returns the file's path; nil and the reason where nothing is chosen.
+---@field tuning fun(): table|nil, string? The choices in force: path, hash (of device, versions and choices), known, measured (by this process), error (why the file could not be written); nil and the reason where the libraries choose.
 ---@field utilization fun(now?: boolean): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; up to half a second old unless `now`; nil and the reason where it cannot be known.
 ---@field version table version, build, compiler, blas, isa, backends; as a string, the version.
 ---@field write fun(path: string, parts: (string|gpu.tensor)[]): boolean|nil, string?, string? Write strings and the bytes of tensors one after the other as a file, atomically; nil, message, code when the disk refuses.

@@ -224,6 +224,7 @@ int luaopen_gpu(lua_State *L) {
   lh_add_grad(L);
   if (lh_add_safetensors) lh_add_safetensors(L);
   if (lh_add_device) lh_add_device(L);
+  lh_add_tune(L);
   open_field(L, "nn", lh_open_nn);
   open_field(L, "optim", lh_open_optim);
   open_field(L, "quant", lh_open_quant);

@@ -126,6 +126,7 @@ void lh_add_program(lua_State *L);
 void lh_add_grad(lua_State *L);
 void lh_add_safetensors(lua_State *L) __attribute__((weak));
 void lh_add_device(lua_State *L) __attribute__((weak));
+void lh_add_tune(lua_State *L);
 
 /* The program at `index` of a gpu.program; raises unless it is one. */
 lk_program *lh_program_check(lua_State *L, int index);

@@ -269,7 +269,8 @@ static lk_tensor part_of(const lh_program *p, const lk_parameter *w,
 }
 
 static void dispatch(lua_State *L, lh_program *p, lk_call call) {
-  check(L, p, lk_dispatch(p->context, &call, (lk_storage *[4]){0}));
+  lk_storage *storage[LK_MAX_RESULTS] = {0};
+  check(L, p, lk_dispatch(p->context, &call, storage));
 }
 
 /* p:parameter(name): a copy, f32: the master where it is kept in f32, else what

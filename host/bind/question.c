@@ -165,9 +165,10 @@ static int program_listing(lua_State *L) {
 /* --- profile ------------------------------------------------------------- */
 
 /* The least time of a call at the device's peaks. */
-static double light(const lk_cost *c, const lk_peaks *peaks) {
-  double compute = c->flops / peaks->flops;
-  double memory = c->bytes / peaks->bandwidth;
+static double light(const lk_instr *i, const lk_peaks *peaks) {
+  bool e4m3 = i->op == LK_OP_e4m3_matmul;
+  double compute = i->cost.flops / (e4m3 ? peaks->e4m3 : peaks->flops);
+  double memory = i->cost.bytes / peaks->bandwidth;
   return compute > memory ? compute : memory;
 }
 
@@ -186,7 +187,7 @@ static void push_profile_row(lua_State *L, const lk_instr *i, double seconds,
   set_number(L, "bytes", i->cost.bytes);
   set_number(L, "flops_per_second", t > 0 ? i->cost.flops / t : 0);
   set_number(L, "bytes_per_second", t > 0 ? i->cost.bytes / t : 0);
-  set_number(L, "speed_of_light", t > 0 ? light(&i->cost, peaks) / t : 0);
+  set_number(L, "speed_of_light", t > 0 ? light(i, peaks) / t : 0);
 }
 
 /* Run `steps` optimizer steps on fixed ids, every call timed, then reset. */
@@ -220,7 +221,7 @@ static void push_profile(lua_State *L, const lk_code *c, int64_t steps,
     const lk_instr *i = &c->graph->instrs[c->instr[n]];
     if (c->runs[n] == 0) continue;
     seconds += c->seconds[n] / (double)steps;
-    least += light(&i->cost, peaks) * (double)c->runs[n] / (double)steps;
+    least += light(i, peaks) * (double)c->runs[n] / (double)steps;
     push_profile_row(L, i, c->seconds[n], (double)c->runs[n], peaks);
     lua_rawseti(L, -2, ++row);
   }

@@ -75,7 +75,7 @@ lk_shape lh_check_shape(lua_State *L, int index, const char *who) {
 /* Run an operator that fills a tensor. */
 void lh_fill_by(lua_State *L, lh_tensor *t, lk_call call) {
   call.out[0] = t->t;
-  lh_check(L, lk_dispatch(t->context, &call, (lk_storage *[4]){0}),
+  lh_check(L, lk_dispatch(t->context, &call, (lk_storage *[LK_MAX_RESULTS]){0}),
            &t->context->error);
 }
 

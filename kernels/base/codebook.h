@@ -64,6 +64,21 @@ LK_BOTH float lk_unit_apply(lk_unit unit, float x) {
   return x * unit.pre * unit.inv;
 }
 
+/* Where cuBLASLt wants the scale of row r and 16 columns c of an NVFP4 matrix
+ * with `cols` such columns: tiles of 128 rows and 4 columns (fp4.md). */
+LK_BOTH int64_t lk_nvfp4_scale_at(int64_t r, int64_t c, int64_t cols) {
+  int64_t tile = r / 128 * ((cols + 3) / 4) + c / 4;
+  return (tile * 32 + r % 32) * 16 + r % 128 / 32 * 4 + c % 4;
+}
+
+/* Bytes of all of them, tiles filled up. */
+LK_BOTH int64_t lk_nvfp4_scale_bytes(int64_t rows, int64_t cols) {
+  return (rows + 127) / 128 * 128 * ((cols + 3) / 4 * 4);
+}
+
+/* Of a row or column in e4m3, from its largest magnitude. */
+LK_BOTH float lk_e4m3_scale(float amax) { return amax / 448.0f; }
+
 /* --- codes ---------------------------------------------------------------- */
 
 /* Thresholds below u; ties go down. */

@@ -44,7 +44,7 @@ static inline int64_t lk_format_block(int64_t format, int64_t block,
   return block == 0 ? count : block;
 }
 
-enum { LK_MAX_RESULTS = 4, LK_MAX_INPUTS = 7 };
+enum { LK_MAX_RESULTS = 5, LK_MAX_INPUTS = 7 };
 
 /* One call of an operator: results, inputs and attributes in the order of its
  * entry in ops.def. An absent optional tensor has rank -1 (lk_absent).

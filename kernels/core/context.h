@@ -12,6 +12,16 @@ typedef struct lk_tracer {
   void *state;
 } lk_tracer;
 
+/* Where choices that a backend makes by measuring are kept: text by text. With
+ * find NULL none are made: the libraries' own choices hold. A choice, once
+ * noted, never changes. */
+typedef struct lk_tuner {
+  /* The choice for `key` into `choice`; false when none is known. */
+  bool (*find)(void *state, const char *key, char *choice, size_t size);
+  void (*note)(void *state, const char *key, const char *choice);
+  void *state;
+} lk_tuner;
+
 struct lk_context {
   const lk_backend *backend;
   const lk_profile *profile;
@@ -20,6 +30,7 @@ struct lk_context {
   lk_memory *memory;
   lk_error error;         /* of the call that failed last */
   lk_tracer tracer;
+  lk_tuner tuner;
   bool broken;            /* a device error: nothing works any more */
   /* Whether somebody wants work broken off: asked before every call; NULL:
    * nobody ever does. */

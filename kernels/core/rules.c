@@ -176,6 +176,23 @@ lk_status lk_give(lk_call *call, int r, lk_dtype dtype, lk_shape shape,
                      lk_dtype_word(dtype), error);
 }
 
+lk_status lk_give_codes(lk_call *call, int r, const lk_tensor *y,
+                        lk_error *error) {
+  char text[128];
+  bool codes = lk_present(&call->out[r]);
+  bool scales = lk_present(&call->out[r + 1]);
+  if (!codes && !scales) return LK_OK;
+  if (codes != scales)
+    return lk_fail(error, LK_ARGUMENT, "%s: codes and scales go together",
+                   op_name(call));
+  if (lk_columns(y) % 8 != 0)
+    return lk_fail(error, LK_SHAPE, "%s: codes need rows of a multiple of 8, "
+                   "got %s", op_name(call),
+                   lk_shape_text(y->shape, text, sizeof text));
+  LK_TRY(lk_give(call, r, LK_E4M3, y->shape, error));
+  return lk_give(call, r + 1, LK_F32, lk_shape_of(lk_rows(y)), error);
+}
+
 lk_status lk_need_result(const lk_call *call, int r, lk_error *error) {
   if (lk_present(&call->out[r])) return LK_OK;
   return lk_fail(error, LK_ARGUMENT,

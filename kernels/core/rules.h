@@ -69,6 +69,10 @@ lk_status lk_give(lk_call *call, int r, lk_dtype dtype, lk_shape shape,
  * gets when absent. */
 lk_status lk_give_shape(lk_call *call, int r, lk_dtype dtype, lk_shape shape,
                         lk_error *error);
+/* Results `r` and `r` + 1, when given, are the e4m3 codes and scales of the
+ * rows of `y`, whose width is a multiple of 8. */
+lk_status lk_give_codes(lk_call *call, int r, const lk_tensor *y,
+                        lk_error *error);
 /* Result `r` must be given by the caller. */
 lk_status lk_need_result(const lk_call *call, int r, lk_error *error);
 /* Result `r` is f32 or bf16. */

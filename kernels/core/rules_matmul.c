@@ -68,6 +68,70 @@ LK_RULE(rule_matmul) {
   return check_product(profile, call, error);
 }
 
+/* Input `i`, a matrix of codes, and `i` + 1, its rows' scales. */
+static lk_status check_codes(const lk_call *call, int i, lk_error *error) {
+  const int64_t *dim = call->in[i].shape.dim;
+  char text[128];
+  LK_TRY(lk_need_dtype(call, i, LK_E4M3, error));
+  LK_TRY(lk_need_rank(call, i, 2, error));
+  LK_TRY(lk_need_dtype(call, i + 1, LK_F32, error));
+  LK_TRY(lk_need_shape(call, i + 1, lk_shape_of(dim[0]), i, error));
+  if (dim[0] % 16 == 0 && dim[1] % 16 == 0) return LK_OK;
+  return lk_fail(error, LK_SHAPE, "e4m3_matmul: %s has shape %s, needs "
+                 "multiples of 16", lk_op_info_of(call->op)->input[i].name,
+                 lk_shape_text(call->in[i].shape, text, sizeof text));
+}
+
+LK_RULE(rule_e4m3_matmul) {
+  const lk_tensor *a = &call->in[0], *b = &call->in[2];
+  char left[128], right[128];
+  LK_TRY(check_codes(call, 0, error));
+  LK_TRY(check_codes(call, 2, error));
+  if (lk_columns(a) != lk_columns(b))
+    return lk_fail(error, LK_SHAPE, "e4m3_matmul: rows of a %s and b %s "
+                   "differ in length",
+                   lk_shape_text(a->shape, left, sizeof left),
+                   lk_shape_text(b->shape, right, sizeof right));
+  lk_shape shape = lk_shape_of(a->shape.dim[0], b->shape.dim[0]);
+  LK_TRY(lk_give_shape(call, 0, LK_F32, shape, error));
+  cost->flops = 2.0 * lk_count_of(a) * (double)shape.dim[1];
+  return lk_result_float(profile, call, 0, error);
+}
+
+/* Input `i`, an NVFP4 matrix, with its scales and factor after it. */
+static lk_status check_nvfp4(const lk_call *call, int i, lk_error *error) {
+  const lk_tensor *t = &call->in[i];
+  char text[128];
+  LK_TRY(lk_need_dtype(call, i, LK_U4, error));
+  LK_TRY(lk_need_rank(call, i, 2, error));
+  if (t->shape.dim[0] % 16 != 0 || t->shape.dim[1] % 32 != 0)
+    return lk_fail(error, LK_SHAPE, "nvfp4_matmul: %s has shape %s, needs "
+                   "multiples of 16 and 32",
+                   lk_op_info_of(call->op)->input[i].name,
+                   lk_shape_text(t->shape, text, sizeof text));
+  LK_TRY(lk_need_dtype(call, i + 1, LK_E4M3, error));
+  lk_shape scales = lk_shape_of(lk_tensor_count(t) / 16);
+  LK_TRY(lk_need_shape(call, i + 1, scales, i, error));
+  LK_TRY(lk_need_dtype(call, i + 2, LK_F32, error));
+  return lk_need_shape(call, i + 2, lk_shape_of(1), i, error);
+}
+
+LK_RULE(rule_nvfp4_matmul) {
+  const lk_tensor *a = &call->in[0], *b = &call->in[3];
+  char left[128], right[128];
+  LK_TRY(check_nvfp4(call, 0, error));
+  LK_TRY(check_nvfp4(call, 3, error));
+  if (lk_columns(a) != lk_columns(b))
+    return lk_fail(error, LK_SHAPE, "nvfp4_matmul: rows of a %s and b %s "
+                   "differ in length",
+                   lk_shape_text(a->shape, left, sizeof left),
+                   lk_shape_text(b->shape, right, sizeof right));
+  lk_shape shape = lk_shape_of(a->shape.dim[0], b->shape.dim[0]);
+  LK_TRY(lk_give_shape(call, 0, LK_F32, shape, error));
+  cost->flops = 2.0 * lk_count_of(a) * (double)shape.dim[1];
+  return lk_result_gradient(call, 0, error);
+}
+
 LK_RULE(rule_bias) {
   const lk_tensor *x = &call->in[0];
   LK_TRY(lk_need_float(profile, call, 0, error));

@@ -40,7 +40,8 @@ LK_RULE(rule_dropout) {
   LK_TRY(lk_need_float(profile, call, 0, error));
   LK_TRY(lk_need_dropout(call, 1, error));
   cost->flops = lk_count_of(&call->in[0]);
-  return lk_give(call, 0, call->in[0].dtype, call->in[0].shape, error);
+  LK_TRY(lk_give(call, 0, call->in[0].dtype, call->in[0].shape, error));
+  return lk_give_codes(call, 1, &call->out[0], error);
 }
 
 LK_RULE(rule_residual) {
@@ -66,7 +67,8 @@ LK_RULE(rule_rmsnorm) {
   LK_TRY(check_norm(profile, call, 0, 1, error));
   LK_TRY(lk_give(call, 0, x->dtype, x->shape, error));
   cost->flops = 4 * lk_count_of(x);
-  return lk_give(call, 1, LK_F32, lk_shape_of(x->shape.dim[0]), error);
+  LK_TRY(lk_give(call, 1, LK_F32, lk_shape_of(x->shape.dim[0]), error));
+  return lk_give_codes(call, 2, x, error);
 }
 
 LK_RULE(rule_residual_norm) {
@@ -77,7 +79,8 @@ LK_RULE(rule_residual_norm) {
   LK_TRY(lk_give(call, 0, x->dtype, x->shape, error));
   LK_TRY(lk_give(call, 1, x->dtype, x->shape, error));
   cost->flops = 6 * lk_count_of(x);
-  return lk_give(call, 2, LK_F32, lk_shape_of(x->shape.dim[0]), error);
+  LK_TRY(lk_give(call, 2, LK_F32, lk_shape_of(x->shape.dim[0]), error));
+  return lk_give_codes(call, 3, x, error);
 }
 
 LK_RULE(rule_rmsnorm_backward) {
@@ -102,7 +105,8 @@ LK_RULE(rule_silu) {
   LK_TRY(lk_need_float(profile, call, 0, error));
   LK_TRY(lk_need_dropout(call, 1, error));
   cost->flops = 5 * lk_count_of(x);
-  return lk_give(call, 0, x->dtype, x->shape, error);
+  LK_TRY(lk_give(call, 0, x->dtype, x->shape, error));
+  return lk_give_codes(call, 1, x, error);
 }
 
 LK_RULE(rule_silu_backward) {
@@ -111,7 +115,8 @@ LK_RULE(rule_silu_backward) {
   LK_TRY(lk_need_same(call, 0, 1, error));
   LK_TRY(lk_need_dropout(call, 2, error));
   cost->flops = 9 * lk_count_of(x);
-  return lk_give(call, 0, x->dtype, x->shape, error);
+  LK_TRY(lk_give(call, 0, x->dtype, x->shape, error));
+  return lk_give_codes(call, 1, x, error);
 }
 
 /* x [.., 2F] at position `i`; *half becomes [.., F]. */

@@ -26,7 +26,8 @@ static lk_status check_format(const lk_call *call, lk_error *error) {
     return lk_fail(error, LK_ARGUMENT,
                    "%s: block is %" PRId64 ", %s needs %" PRId64,
                    op_name(call), block, info->word, info->block);
-  return block == 0 ? LK_OK : check_block(call, block, error);
+  bool row = format == LK_FORMAT_E4M3 && block >= 8 && block % 8 == 0;
+  return block == 0 || row ? LK_OK : check_block(call, block, error);
 }
 
 /* The number of scales of `count` values. */
@@ -135,4 +136,37 @@ LK_RULE(rule_nf4r_update) {
   LK_TRY(lk_need_clock(call, 2, error));
   cost->flops = 16 * lk_count_of(&call->in[0]);
   return give_nf4r(call, call->in[0].shape, error);
+}
+
+/* --- e4m3 by rows -------------------------------------------------------- */
+
+/* Codes and scales of x [R, C], or of its transpose. */
+static lk_status give_rows(lk_call *call, bool turned, lk_error *error) {
+  const lk_tensor *x = &call->in[0];
+  char text[128];
+  LK_TRY(lk_need_rank(call, 0, 2, error));
+  int64_t rows = x->shape.dim[0], cols = x->shape.dim[1];
+  if (cols % 16 != 0 || (turned && rows % 16 != 0))
+    return lk_fail(error, LK_SHAPE, "%s: %s has shape %s, needs multiples of "
+                   "16", op_name(call), lk_op_info_of(call->op)->input[0].name,
+                   lk_shape_text(x->shape, text, sizeof text));
+  lk_shape shape = turned ? lk_shape_of(cols, rows) : x->shape;
+  LK_TRY(lk_give(call, 0, LK_E4M3, shape, error));
+  return lk_give(call, 1, LK_F32, lk_shape_of(shape.dim[0]), error);
+}
+
+LK_RULE(rule_e4m3_turn) {
+  LK_TRY(lk_need_float(profile, call, 0, error));
+  return give_rows(call, true, error);
+}
+
+LK_RULE(rule_e4m3_from_nf4) {
+  int64_t block = call->attr.block;
+  LK_TRY(check_block(call, block, error));
+  LK_TRY(lk_need_dtype(call, 0, LK_U4, error));
+  LK_TRY(lk_need_dtype(call, 1, LK_F32, error));
+  int64_t count = lk_tensor_count(&call->in[0]);
+  lk_shape blocks = lk_shape_of((count + block - 1) / block);
+  LK_TRY(lk_need_shape(call, 1, blocks, 0, error));
+  return give_rows(call, call->attr.transpose_a, error);
 }

@@ -1,6 +1,7 @@
 /* Scratch of operators: bytes that a call needs beside its tensors. */
 #include "scratch.h"
 
+#include "../base/codebook.h"
 #include "attention.h"
 
 #include <string.h>
@@ -51,6 +52,41 @@ int64_t lk_scratch_matmul(const lk_profile *profile, const lk_call *call) {
   (void)profile;
   if (call->in[0].dtype != LK_F32 || y->dtype == LK_F32) return 0;
   return lk_tensor_count(y) * 4;
+}
+
+/* The CPU decodes b and some rows of a. */
+int64_t lk_scratch_e4m3_matmul(const lk_profile *profile,
+                               const lk_call *call) {
+  const lk_shape *a = &call->in[0].shape, *b = &call->in[2].shape;
+  if (!is_cpu(profile)) return 0;
+  return (b->dim[0] + smaller(a->dim[0], LK_E4M3_ROWS)) * b->dim[1] * 4;
+}
+
+/* The CPU decodes both; CUDA has scales in the library's order, two factors. */
+int64_t lk_scratch_nvfp4_matmul(const lk_profile *profile,
+                                const lk_call *call) {
+  const lk_shape *a = &call->in[0].shape, *b = &call->in[3].shape;
+  int64_t k = a->dim[1], rows = a->dim[0] + b->dim[0];
+  if (is_cpu(profile)) return rows * k * 4;
+  return lk_nvfp4_scale_bytes(a->dim[0], k / 16) +
+         lk_nvfp4_scale_bytes(b->dim[0], k / 16) + 16;
+}
+
+/* CUDA: largest magnitudes of columns in parts. */
+static int64_t turn_bytes(const lk_tensor *x) {
+  return lk_turn_parts(x->shape.dim[0]) * columns(x) * 4;
+}
+
+int64_t lk_scratch_e4m3_turn(const lk_profile *profile, const lk_call *call) {
+  return is_cpu(profile) ? 0 : turn_bytes(&call->in[0]);
+}
+
+/* The CPU decodes all. */
+int64_t lk_scratch_e4m3_from_nf4(const lk_profile *profile,
+                                 const lk_call *call) {
+  const lk_tensor *q = &call->in[0];
+  if (is_cpu(profile)) return lk_tensor_count(q) * 4;
+  return call->attr.transpose_a ? turn_bytes(q) : 0;
 }
 
 int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows) {

@@ -12,6 +12,10 @@
   SCRATCH(mean)                 \
   SCRATCH(sum_to)               \
   SCRATCH(matmul)               \
+  SCRATCH(e4m3_matmul)          \
+  SCRATCH(e4m3_from_nf4)        \
+  SCRATCH(nvfp4_matmul)         \
+  SCRATCH(e4m3_turn)            \
   SCRATCH(bias_backward)        \
   SCRATCH(embed_backward)       \
   SCRATCH(rmsnorm_backward)     \
@@ -48,6 +52,14 @@ static inline int64_t lk_row_parts(int64_t rows) {
 /* The same on a backend: CUDA has as many parts as keep a large device busy. */
 enum { LK_CUDA_ROW_PARTS = 264 };
 int64_t lk_row_parts_of(const lk_profile *profile, int64_t rows);
+
+/* The CPU's e4m3 product: rows of a that are decoded at a time. */
+enum { LK_E4M3_ROWS = 256 };
+/* CUDA's largest magnitudes of columns: parts that the rows are cut in. */
+static inline int64_t lk_turn_parts(int64_t rows) {
+  int64_t parts = (rows + 127) / 128;
+  return parts < 32 ? parts : 32;
+}
 
 /* The CPU's attention: query rows of a part, keys of a strip, floats from one
  * row of scores to the next, query rows at a time in the backward. */

@@ -157,14 +157,16 @@ static lk_status silu_run(lk_context *context, const lk_call *call,
 static lk_status cpu_silu(lk_context *context, const lk_call *call) {
   int64_t n = lk_tensor_count(&call->in[0]);
   silu_state s = {.x = call->in[0].data, .width = n, .count = n};
-  return silu_run(context, call, s, 1, silu_part);
+  LK_TRY(silu_run(context, call, s, 1, silu_part));
+  return cpu_give_codes(context, call, 0, 1);
 }
 
 static lk_status cpu_silu_backward(lk_context *context, const lk_call *call) {
   int64_t n = lk_tensor_count(&call->in[0]);
   silu_state s = {.dy = call->in[0].data, .x = call->in[1].data, .width = n,
                   .count = n};
-  return silu_run(context, call, s, 2, silu_backward_part);
+  LK_TRY(silu_run(context, call, s, 2, silu_backward_part));
+  return cpu_give_codes(context, call, 0, 1);
 }
 
 static lk_status cpu_gated_silu(lk_context *context, const lk_call *call) {

@@ -75,9 +75,15 @@ static void cpu_gemm(lk_context *context, bool transpose_a, bool transpose_b,
                      const float *a, int64_t lda, const float *b, int64_t ldb,
                      float beta, float *c, int64_t ldc);
 
-/* LK_OK when every tensor of the call that is a float is f32 (integers pass);
- * else LK_UNSUPPORTED with the operator's name. */
+/* LK_OK when every tensor of the call that is a float is f32 (integers and
+ * e4m3 codes beside a result pass); else LK_UNSUPPORTED with the operator's
+ * name. */
 static lk_status cpu_need_f32(lk_context *context, const lk_call *call);
+
+/* How an operator with results `codes` and `scales`, from `at` on, ends: result
+ * `y` by rows in e4m3, if they are wanted. In e4m3.c. */
+static lk_status cpu_give_codes(lk_context *context, const lk_call *call,
+                                int y, int at);
 #endif
 
 #endif

@@ -7,7 +7,9 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
   for (int i = 0; i < info->results + info->inputs; i++) {
     const lk_tensor *t =
         i < info->results ? &call->out[i] : &call->in[i - info->results];
-    if (lk_present(t) && lk_dtype_is_float(t->dtype) && t->dtype != LK_F32)
+    if (lk_present(t) && lk_dtype_is_float(t->dtype) && t->dtype != LK_F32 &&
+        !(t->dtype == LK_E4M3 && i < info->results &&
+          info->result[i].optional))
       return lk_fail(&context->error, LK_UNSUPPORTED,
                      "%s: the cpu backend computes in f32, not %s", info->name,
                      lk_dtype_word(t->dtype));
@@ -29,6 +31,7 @@ static lk_status cpu_need_f32(lk_context *context, const lk_call *call) {
 #include "newton_schulz.c"
 #include "quantize.c"
 #include "nf4r.c"
+#include "e4m3.c"
 #include "reduce.c"
 
 #define CPU_TABLE(level) CPU_TABLE_NAME(level)

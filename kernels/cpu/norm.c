@@ -93,7 +93,8 @@ static lk_status cpu_residual(lk_context *context, const lk_call *call) {
 static lk_status cpu_rmsnorm(lk_context *context, const lk_call *call) {
   norm_state s = {.w = call->in[1].data, .y = call->out[0].data,
                   .rstd = call->out[1].data};
-  return norm_run(context, call, s, rmsnorm_part);
+  LK_TRY(norm_run(context, call, s, rmsnorm_part));
+  return cpu_give_codes(context, call, 0, 2);
 }
 
 static lk_status cpu_residual_norm(lk_context *context, const lk_call *call) {
@@ -101,7 +102,8 @@ static lk_status cpu_residual_norm(lk_context *context, const lk_call *call) {
                   .delta = call->in[1].data, .w = call->in[2].data,
                   .h = call->out[0].data, .y = call->out[1].data,
                   .rstd = call->out[2].data};
-  return norm_run(context, call, s, residual_norm_part);
+  LK_TRY(norm_run(context, call, s, residual_norm_part));
+  return cpu_give_codes(context, call, 1, 3);
 }
 
 /* --- gradient ----------------------------------------------------------- */

@@ -188,7 +188,7 @@ static lk_status cpu_dropout(lk_context *context, const lk_call *call) {
                          lk_tensor_count(&call->in[0])};
   cpu_parallel(context, cpu_pieces(state.count, RANDOM_PART), dropout_part,
                &state);
-  return LK_OK;
+  return cpu_give_codes(context, call, 0, 1);
 }
 
 typedef struct randn_state {

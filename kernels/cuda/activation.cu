@@ -1,7 +1,7 @@
 /* SiLU and gated SiLU with dropout, and their gradients: one pass each. In f32
  * by the formulas of base/math.h; 16-bit types, which round far more, take the
  * hardware's exponential. */
-#include "device.cuh"
+#include "e4m3.cuh"
 
 /* 1 / (1 + 2^(−x log2 e)) by the hardware, subnormals as zeros. */
 static __device__ __forceinline__ float sigmoid_fast(float x) {
@@ -53,8 +53,7 @@ struct silu_map {
 lk_status cuda_silu(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
   silu_map f = {drops_of(&call->in[1], &call->attr, count)};
-  return cuda_map(context, call, view_of(&call->in[0]), VIEW_NONE,
-                  view_of(&call->out[0]), count, f);
+  return cuda_map_codes(context, call, view_of(&call->in[0]), VIEW_NONE, 1, f);
 }
 
 /* u: dy, v: x */
@@ -82,8 +81,8 @@ struct silu_backward_map {
 lk_status cuda_silu_backward(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
   silu_backward_map f = {drops_of(&call->in[2], &call->attr, count)};
-  return cuda_map(context, call, view_of(&call->in[0]),
-                  view_of(&call->in[1]), view_of(&call->out[0]), count, f);
+  return cuda_map_codes(context, call, view_of(&call->in[0]),
+                        view_of(&call->in[1]), 1, f);
 }
 
 /* --- gated -------------------------------------------------------------- */

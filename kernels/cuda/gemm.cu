@@ -1,36 +1,10 @@
 /* Matrix products through cuBLASLt. The library is column-major: a row-major
  * d = a b is its dᵀ = bᵀ aᵀ, so that operands change places and every matrix
  * is read as its own transpose. */
-#include "gemm.cuh"
+#include "gemm_private.cuh"
 
-#include <cublasLt.h>
-
-/* What an algorithm is chosen for; compared byte by byte. */
-typedef struct gemm_key {
-  int64_t m, n, k, batch, lda, ldb, ldd, step_a, step_b, step_d;
-  int32_t in, out, transposes, in_place, adds, align;
-} gemm_key;
-
-typedef struct gemm_entry {
-  bool used;
-  gemm_key key;
-  cublasLtMatmulDesc_t product;
-  cublasLtMatrixLayout_t a, b, d;
-  cublasLtMatmulAlgo_t algorithm;
-} gemm_entry;
-
-enum { GEMM_ROOM = 2048 }; /* entries; more than half full: start over */
-
-struct gemm_table {
-  cublasLtHandle_t library;
-  cublasLtMatmulPreference_t preference;
-  bool measures;    /* LLMHOST_TUNE=measure: else the library's first choice */
-  int count;
-  gemm_entry entry[GEMM_ROOM];
-};
-
-static lk_status library_check(lk_context *context, cublasStatus_t code,
-                               const char *what) {
+lk_status gemm_check(lk_context *context, cublasStatus_t code,
+                     const char *what) {
   if (code == CUBLAS_STATUS_SUCCESS) return LK_OK;
   lk_status status = code == CUBLAS_STATUS_NOT_SUPPORTED ? LK_UNSUPPORTED
                      : code == CUBLAS_STATUS_ALLOC_FAILED ? LK_OOM
@@ -38,8 +12,6 @@ static lk_status library_check(lk_context *context, cublasStatus_t code,
   return lk_fail(&context->error, status, "%s: cuBLASLt: %s", what,
                  cublasLtGetStatusString(code));
 }
-
-#define LT_TRY(what, call) LK_TRY(library_check(context, call, what))
 
 gemm gemm_dense(lk_dtype in, lk_dtype out, bool transpose_a, bool transpose_b,
                 int64_t m, int64_t n, int64_t k, int64_t batch) {
@@ -65,7 +37,8 @@ gemm gemm_dense(lk_dtype in, lk_dtype out, bool transpose_a, bool transpose_b,
 static cudaDataType type_of(lk_dtype dtype) {
   return dtype == LK_BF16 ? CUDA_R_16BF
          : dtype == LK_F16 ? CUDA_R_16F
-                           : CUDA_R_32F;
+         : dtype == LK_E4M3 ? CUDA_R_8F_E4M3
+                            : CUDA_R_32F;
 }
 
 /* The largest power of two up to 16 that divides all addresses. */
@@ -86,6 +59,7 @@ static gemm_key key_of(const gemm *g) {
   key.adds = g->beta != 0;
   key.in_place = key.adds && g->c == g->d;
   key.align = alignment_of(g);
+  key.fast = g->fast;
   return key;
 }
 
@@ -109,12 +83,64 @@ static lk_status layout_new(lk_context *context, cublasLtMatrixLayout_t *layout,
   LT_TRY(what, cublasLtMatrixLayoutSetAttribute(
                    *layout, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &count,
                    sizeof count));
-  return library_check(
+  return gemm_check(
       context,
       cublasLtMatrixLayoutSetAttribute(
           *layout, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET, &step,
           sizeof step),
       what);
+}
+
+/* Two settings of a description, of the library's first and second operand,
+ * which are b and a. */
+static lk_status set_pair(lk_context *context, const gemm_entry *e,
+                          cublasLtMatmulDescAttributes_t first,
+                          cublasLtMatmulDescAttributes_t second,
+                          const void *of_b, const void *of_a, size_t size,
+                          const char *what) {
+  LT_TRY(what, cublasLtMatmulDescSetAttribute(e->product, first, of_b, size));
+  return gemm_check(
+      context, cublasLtMatmulDescSetAttribute(e->product, second, of_a, size),
+      what);
+}
+
+#if CUBLAS_VERSION >= 120900
+lk_status gemm_scale_mode(lk_context *context, gemm_entry *e, bool by_row,
+                          const char *what) {
+  cublasLtMatmulMatrixScale_t mode =
+      by_row ? CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F
+             : CUBLASLT_MATMUL_MATRIX_SCALE_SCALAR_32F;
+  return set_pair(context, e, CUBLASLT_MATMUL_DESC_A_SCALE_MODE,
+                  CUBLASLT_MATMUL_DESC_B_SCALE_MODE, &mode, &mode, sizeof mode,
+                  what);
+}
+#else /* scales by row are 12.9's */
+lk_status gemm_scale_mode(lk_context *context, gemm_entry *e, bool by_row,
+                          const char *what) {
+  (void)context, (void)what;
+  e->rescaled |= by_row;
+  return LK_OK;
+}
+#endif
+
+lk_status gemm_set_scales(lk_context *context, const gemm *g,
+                          const gemm_entry *e, const char *what) {
+  const float *of_b = e->rescaled ? NULL : g->scale_b;
+  const float *of_a = e->rescaled ? NULL : g->scale_a;
+  return set_pair(context, e, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER,
+                  CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &of_b, &of_a,
+                  sizeof of_b, what);
+}
+
+/* What an e4m3 product has beside others. */
+static lk_status describe_e4m3(lk_context *context, const gemm *g,
+                               gemm_entry *e, const char *what) {
+  int8_t fast = g->fast;
+  LT_TRY(what, cublasLtMatmulDescSetAttribute(
+                   e->product, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &fast,
+                   sizeof fast));
+  LK_TRY(gemm_scale_mode(context, e, true, what));
+  return gemm_set_scales(context, g, e, what);
 }
 
 static lk_status describe(lk_context *context, const gemm *g, gemm_entry *e,
@@ -129,6 +155,7 @@ static lk_status describe(lk_context *context, const gemm *g, gemm_entry *e,
   LT_TRY(what, cublasLtMatmulDescSetAttribute(
                    e->product, CUBLASLT_MATMUL_DESC_TRANSB, &second,
                    sizeof second));
+  if (g->in == LK_E4M3) LK_TRY(describe_e4m3(context, g, e, what));
   LK_TRY(layout_new(context, &e->a, g->in, g->transpose_a ? g->k : g->m,
                     g->transpose_a ? g->m : g->k, g->lda, g->batch, g->step_a,
                     what));
@@ -147,100 +174,27 @@ static void entry_close(gemm_entry *e) {
   memset(e, 0, sizeof *e);
 }
 
-static lk_status prefer(lk_context *context, const gemm_key *key,
-                        const char *what) {
-  static const cublasLtMatmulPreferenceAttributes_t attributes[] = {
-      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
-      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
-      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
-      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
-  struct gemm_table *table = cuda_of(context)->gemm;
-  uint32_t align = (uint32_t)key->align;
-  for (int i = 0; i < 4; i++)
-    LT_TRY(what, cublasLtMatmulPreferenceSetAttribute(
-                     table->preference, attributes[i], &align, sizeof align));
-  return LK_OK;
-}
-
-/* One run by an algorithm. */
-static cublasStatus_t launch(lk_context *context, const gemm *g,
-                             const gemm_entry *e,
-                             const cublasLtMatmulAlgo_t *algorithm,
-                             const void *c, void *d) {
+cublasStatus_t gemm_launch(lk_context *context, const gemm *g,
+                           const gemm_entry *e,
+                           const cublasLtMatmulAlgo_t *algorithm,
+                           const void *c, void *d) {
   cuda_state *s = cuda_of(context);
+  if (g->in == LK_E4M3 && !e->rescaled &&
+      gemm_set_scales(context, g, e, "scales") != LK_OK)
+    return CUBLAS_STATUS_INVALID_VALUE;
   return cublasLtMatmul(s->gemm->library, e->product, &g->alpha, g->b, e->b,
                         g->a, e->a, &g->beta, c, e->d, d, e->d, algorithm,
                         s->workspace, (size_t)s->workspace_bytes,
                         cuda_stream(context));
 }
 
-/* The least milliseconds of three runs after one, into `room`; infinity when
- * it fails. */
-static float time_of(lk_context *context, const gemm *g, const gemm_entry *e,
-                     const cublasLtMatmulAlgo_t *algorithm, void *room) {
-  cuda_state *s = cuda_of(context);
-  const void *c = g->c == g->d || g->beta == 0 ? room : g->c;
-  float least = INFINITY;
-  for (int i = 0; i < 4; i++) {
-    float t = 0;
-    cudaEventRecord(s->start, cuda_stream(context));
-    if (launch(context, g, e, algorithm, c, room) != CUBLAS_STATUS_SUCCESS)
-      return INFINITY;
-    cudaEventRecord(s->stop, cuda_stream(context));
-    if (cudaEventSynchronize(s->stop) != cudaSuccess ||
-        cudaEventElapsedTime(&t, s->start, s->stop) != cudaSuccess)
-      return INFINITY;
-    if (i > 0 && t < least) least = t;
-  }
-  return least;
-}
-
-/* The fastest of the algorithms found: measured once per shape, results going
- * to memory that is had for the moment. Without it, the first. */
-static int measure(lk_context *context, const gemm *g, const gemm_entry *e,
-                   const cublasLtMatmulHeuristicResult_t *found, int count) {
-  size_t bytes = (size_t)lk_dtype_bytes(
-      g->out, (g->batch - 1) * g->step_d + g->m * g->ldd);
-  void *room = NULL;
-  float least = INFINITY;
-  int best = 0;
-  if (cudaMalloc(&room, bytes) != cudaSuccess) {
-    cudaGetLastError();
-    return 0;
-  }
-  cudaMemsetAsync(room, 0, bytes, cuda_stream(context));
-  for (int i = 0; i < count; i++) {
-    float t = time_of(context, g, e, &found[i].algo, room);
-    if (!(t < least * 0.99f)) continue;
-    least = t;
-    best = i;
-  }
-  cudaFree(room);
-  return best;
-}
-
-static lk_status choose(lk_context *context, const gemm *g, gemm_entry *e,
-                        const char *what) {
-  struct gemm_table *table = cuda_of(context)->gemm;
-  cublasLtMatmulHeuristicResult_t found[8];
-  int count = 0;
-  LK_TRY(prefer(context, &e->key, what));
-  cublasStatus_t code = cublasLtMatmulAlgoGetHeuristic(
-      table->library, e->product, e->b, e->a, e->d, e->d, table->preference, 8,
-      found, &count);
-  int usable = 0;
-  for (int i = 0; i < count && code == CUBLAS_STATUS_SUCCESS; i++)
-    if (found[i].state == CUBLAS_STATUS_SUCCESS) found[usable++] = found[i];
-  if (usable > 0) {
-    int best = table->measures && usable > 1
-                   ? measure(context, g, e, found, usable) : 0;
-    e->algorithm = found[best].algo;
-    return LK_OK;
-  }
-  return lk_fail(&context->error, LK_UNSUPPORTED,
-                 "%s: no product of %s in %s for m %lld, n %lld, k %lld", what,
-                 lk_dtype_word(g->in), lk_dtype_word(g->out), (long long)g->m,
-                 (long long)g->n, (long long)g->k);
+/* d [rows, columns] scaled by row and column, in place. */
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_rescale(view d, const float *rows, const float *columns, int64_t n) {
+  int64_t row = blockIdx.x;
+  for (int64_t c = threadIdx.x; c < n; c += CUDA_THREADS)
+    view_set(d, row * n + c,
+             view_get(d, row * n + c) * rows[row] * columns[c]);
 }
 
 /* --- the table ---------------------------------------------------------- */
@@ -264,7 +218,7 @@ static lk_status table_find(lk_context *context, const gemm *g,
   }
   e->key = key;
   lk_status status = describe(context, g, e, what);
-  if (status == LK_OK) status = choose(context, g, e, what);
+  if (status == LK_OK) status = gemm_choose(context, g, e, what);
   if (status != LK_OK) {
     entry_close(e);
     return status;
@@ -279,8 +233,12 @@ lk_status gemm_run(lk_context *context, const gemm *g, const char *what) {
   gemm_entry *e = NULL;
   LK_TRY(table_find(context, g, &e, what));
   const void *c = g->beta != 0 ? g->c : g->d;
-  return library_check(context,
-                       launch(context, g, e, &e->algorithm, c, g->d), what);
+  LT_TRY(what, gemm_launch(context, g, e, &e->algorithm, c, g->d));
+  if (!e->rescaled) return LK_OK;
+  view d = {g->d, (int)g->out};
+  k_rescale<<<(unsigned)g->m, CUDA_THREADS, 0, cuda_stream(context)>>>(
+      d, g->scale_a, g->scale_b, g->n);
+  return cuda_check(context, cudaGetLastError(), what);
 }
 
 lk_status gemm_open(lk_context *context) {
@@ -290,15 +248,13 @@ lk_status gemm_open(lk_context *context) {
   s->gemm = (struct gemm_table *)calloc(1, sizeof *s->gemm);
   if (s->gemm == NULL)
     return lk_fail(&context->error, LK_OOM, "out of host memory");
-  const char *tune = getenv("LLMHOST_TUNE");
-  s->gemm->measures = tune != NULL && strcmp(tune, "measure") == 0;
   LT_TRY("open", cublasLtCreate(&s->gemm->library));
   LT_TRY("open", cublasLtMatmulPreferenceCreate(&s->gemm->preference));
   LT_TRY("open", cublasLtMatmulPreferenceSetAttribute(
                      s->gemm->preference,
                      CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &most,
                      sizeof most));
-  return library_check(
+  return gemm_check(
       context,
       cublasLtMatmulPreferenceSetAttribute(
           s->gemm->preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,

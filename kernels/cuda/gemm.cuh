@@ -7,7 +7,10 @@
 
 /* `batch` products d [m, n] = alpha · op(a) · op(b) + beta · c with f32
  * accumulation; op(a) is [m, k], op(b) [k, n]. ld*: elements from row to row,
- * step*: from product to product. c may be d; it is not read if beta is 0. */
+ * step*: from product to product. c may be d; it is not read if beta is 0.
+ * in = e4m3: a is as it lies, b transposed, one dense product, beta 0; row m of
+ * a counts scale_a[m] times, row n of b scale_b[n] times; fast: sums may be
+ * kept with fewer bits than f32 has. */
 typedef struct gemm {
   lk_dtype in, out;
   bool transpose_a, transpose_b;
@@ -16,6 +19,8 @@ typedef struct gemm {
   const void *a, *b, *c;
   void *d;
   int64_t lda, ldb, ldd, step_a, step_b, step_d;
+  const float *scale_a, *scale_b;
+  bool fast;
 } gemm;
 
 /* One dense product, or `batch` of them one after the other in memory: leading

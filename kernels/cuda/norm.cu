@@ -1,6 +1,7 @@
 /* Dropped-out residual sums, RMS norms of rows, and their gradients. A warp
  * takes a row; gradients of weights gather by warp, in scratch by block, and
  * are added in order. */
+#include "e4m3.cuh"
 #include "gemm.cuh"
 
 enum { NORM_WARPS = 8, NORM_CACHE = 48 * 1024 };
@@ -58,6 +59,8 @@ lk_status cuda_residual(lk_context *context, const lk_call *call) {
 typedef struct norm_args {
   view x, delta, w, h, y; /* delta, h: absent without a residual */
   float *rstd;
+  uint8_t *codes;         /* of y in e4m3, with `scales`; or NULL */
+  float *scales;
   drops d;
   int64_t rows, width;
   float eps;
@@ -76,6 +79,30 @@ static __device__ __forceinline__ void norm_take(const norm_args &a,
 #pragma unroll
   for (int j = 0; j < 8; j++) v[j] = view_round(a.h, v[j] + b[j]);
   view_store(a.h, at, n, whole, v);
+}
+
+/* The normed row y, in registers, also in e4m3. */
+template <int T, int G>
+static __device__ __forceinline__ void norm_codes(const norm_args &a,
+                                                  int64_t row, int lane,
+                                                  const uint4 y[G]) {
+  int groups = (int)a.width / 8;
+  uint2 *codes = (uint2 *)a.codes + row * groups;
+  uint32_t most = 0;
+  float v[8];
+#pragma unroll
+  for (int k = 0; k < G; k++)
+    if (lane + 32 * k < groups) most = amax_pair(most, y[k]);
+  float scale = lk_e4m3_scale(amax_value(T, team_amax<32>(most)));
+  lk_unit unit = lk_unit_of_scale(scale);
+  if (lane == 0) a.scales[row] = scale;
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g >= groups) break;
+    unpack8(T, y[k], v);
+    codes[g] = e4m3_eight(unit, v);
+  }
 }
 
 /* The same for whole rows of a 16-bit type, up to G · 256 wide: the row stays
@@ -127,8 +154,9 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
     view_load(a.w, g * 8, 8, true, u);
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] = v[j] * rstd * u[j];
-    y[g] = pack8(T, v);
+    y[g] = kept[k] = pack8(T, v);
   }
+  if (a.codes) norm_codes<T, G>(a, row, lane, kept);
 }
 
 static __global__ void __launch_bounds__(NORM_WARPS * 32)
@@ -182,8 +210,9 @@ static int fast_groups(bool whole, view x, view w, int64_t width) {
     }                                                                    \
   } while (0)
 
+/* `y`: which result is the normed one; codes follow its rstd. */
 static lk_status norm_run(lk_context *context, const lk_call *call,
-                          norm_args a) {
+                          norm_args a, int y) {
   int64_t slots = slots_of(a.width);
   int warps = warps_of(slots);
   a.rows = lk_tensor_count(&call->in[0]) / a.width;
@@ -192,6 +221,10 @@ static lk_status norm_run(lk_context *context, const lk_call *call,
             view_whole(a.w) && view_whole(a.h) && view_whole(a.y);
   int groups = fast_groups(a.whole, a.x, a.w, a.width);
   if (groups > 0) {
+    if (lk_present(&call->out[y + 2])) {
+      a.codes = (uint8_t *)call->out[y + 2].data;
+      a.scales = (float *)call->out[y + 3].data;
+    }
 #define LAUNCH(T, G)                                                     \
   k_norm_fast<T, G><<<(unsigned)cuda_pieces(a.rows, NORM_WARPS),         \
                       NORM_WARPS * 32, 0, cuda_stream(context)>>>(a)
@@ -203,7 +236,8 @@ static lk_status norm_run(lk_context *context, const lk_call *call,
   LK_TRY(cuda_shared(context, call, (const void *)k_norm, bytes));
   k_norm<<<(unsigned)cuda_pieces(a.rows, warps), (unsigned)warps * 32,
            (size_t)bytes, cuda_stream(context)>>>(a, (int)slots);
-  return cuda_launched(context, call);
+  LK_TRY(cuda_launched(context, call));
+  return cuda_give_codes(context, call, y, y + 2);
 }
 
 lk_status cuda_rmsnorm(lk_context *context, const lk_call *call) {
@@ -213,7 +247,7 @@ lk_status cuda_rmsnorm(lk_context *context, const lk_call *call) {
   a.y = view_of(&call->out[0]);
   a.rstd = (float *)call->out[1].data;
   a.width = cuda_columns(&call->in[0]);
-  return norm_run(context, call, a);
+  return norm_run(context, call, a, 0);
 }
 
 lk_status cuda_residual_norm(lk_context *context, const lk_call *call) {
@@ -226,7 +260,7 @@ lk_status cuda_residual_norm(lk_context *context, const lk_call *call) {
   a.rstd = (float *)call->out[2].data;
   a.width = cuda_columns(&call->in[0]);
   a.d = drops_of(&call->in[3], &call->attr, lk_tensor_count(&call->in[0]));
-  return norm_run(context, call, a);
+  return norm_run(context, call, a, 1);
 }
 
 /* --- gradient ------------------------------------------------------------ */

@@ -1,6 +1,7 @@
 /* Quantized formats. Formulas by element are those of base/codebook.h and
  * base/convert.h; codes and scales are the CPU's, bit for bit (-fmad=false). */
 #include "blocks.cuh"
+#include "e4m3.cuh"
 
 /* A format: the largest value (scale = absmax / limit), the code of 0 that pads
  * an odd end, nibble order. */
@@ -299,6 +300,49 @@ static lk_status amax_run(lk_context *context, const lk_call *call,
   return cuda_launched(context, call);
 }
 
+static void quantize_launch(lk_context *context, const quant_args &q) {
+  block_walk w = block_walk_of(q.count, q.block);
+  void (*kernel)(block_walk, quant_args) = quantize_kernel(w, q);
+  kernel<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w, q);
+}
+
+/* Rows as they are, for k_code_rows. */
+struct row_map {
+  drops d;
+  template <int T>
+  __device__ __forceinline__ uint4 packed(float factor, uint4 x, uint4 z,
+                                          uint4 mask) const {
+    (void)factor, (void)z, (void)mask;
+    return x;
+  }
+};
+
+/* e4m3 of whole rows of bf16, a row a block; false where they are not. */
+static bool quantize_rows(lk_context *context, const quant_args &q) {
+  map_args m = {q.x, VIEW_NONE, VIEW_NONE, q.count};
+  code_args c = {q.codes, (float *)q.scales, q.count / q.block, (int)q.block};
+  if (q.format != LK_FORMAT_E4M3 || q.count % q.block != 0 ||
+      q.block > CODE_WIDEST || q.block < 256 || !code_rows_fit(m, c))
+    return false;
+  code_rows_launch(cuda_stream(context), row_map{}, m, c);
+  return true;
+}
+
+lk_status cuda_give_codes(lk_context *context, const lk_call *call, int y,
+                          int at) {
+  const lk_tensor *x = &call->out[y];
+  if (!lk_present(&call->out[at])) return LK_OK;
+  lk_call rows = {};
+  rows.attr.format = LK_FORMAT_E4M3;
+  rows.attr.block = cuda_columns(x);
+  quant_args q = quant_of(&rows, lk_tensor_count(x), view_of(x));
+  q.codes = (uint8_t *)call->out[at].data;
+  q.scales = call->out[at + 1].data;
+  q.whole = view_whole(q.x) && codes_whole(q.codes, false);
+  if (!quantize_rows(context, q)) quantize_launch(context, q);
+  return cuda_launched(context, call);
+}
+
 lk_status cuda_quantize(lk_context *context, const lk_call *call) {
   int64_t count = lk_tensor_count(&call->in[0]);
   quant_args q = quant_of(call, count, view_of(&call->in[0]));
@@ -314,9 +358,7 @@ lk_status cuda_quantize(lk_context *context, const lk_call *call) {
     q.tensor = (float *)call->out[2].data;
     LK_TRY(amax_run(context, call, q, q.tensor));
   }
-  block_walk w = block_walk_of(count, q.block);
-  void (*kernel)(block_walk, quant_args) = quantize_kernel(w, q);
-  kernel<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w, q);
+  if (!quantize_rows(context, q)) quantize_launch(context, q);
   return cuda_launched(context, call);
 }
 

@@ -209,6 +209,16 @@ lk_results lk_emit(lk_graph *g, lk_op op, const lk_value *in,
   return results;
 }
 
+void lk_instr_count(lk_graph *g, int n) {
+  if (!lk_graph_ok(g)) return;
+  lk_instr *i = &g->instrs[n];
+  lk_call call = {.op = i->op, .attr = i->attr};
+  for (int k = 0; k < LK_MAX_INPUTS; k++) call.in[k] = tensor_of(g, i->in[k]);
+  for (int k = 0; k < LK_MAX_RESULTS; k++)
+    call.out[k] = tensor_of(g, i->out[k]);
+  lk_rule(g->profile, &call, &i->cost, &g->error);
+}
+
 lk_value lk_emit1(lk_graph *g, lk_op op, const lk_value *in, lk_attr attr) {
   return lk_emit(g, op, in, NULL, attr).v[0];
 }
@@ -319,15 +329,16 @@ bool lk_pending_take_dropout(lk_graph *g, lk_value x, lk_value *delta,
   return true;
 }
 
-/* The backward makes `v` by `recipe` instead of its producer. */
-static void add_recipe(lk_graph *g, lk_value v, lk_instr recipe) {
+void lk_value_recipe(lk_graph *g, lk_instr recipe) {
   if (!lk_graph_ok(g) || !grow(g, (void **)&g->recipes, g->recipe_count,
                                &g->recipe_room, sizeof *g->recipes))
     return;
-  recipe.out[0] = v;
   g->recipes[g->recipe_count++] = recipe;
-  g->values[v].producer = -g->recipe_count;
-  g->values[v].result = 0;
+  for (int k = 0; k < LK_MAX_RESULTS; k++) {
+    if (recipe.out[k] == LK_NONE) continue;
+    g->values[recipe.out[k]].producer = -g->recipe_count;
+    g->values[recipe.out[k]].result = k;
+  }
 }
 
 lk_value lk_emit_norm(lk_graph *g, lk_value x, lk_value w, double eps) {
@@ -340,8 +351,9 @@ lk_value lk_emit_norm(lk_graph *g, lk_value x, lk_value w, double eps) {
   lk_value y = lk_emit(g, LK_OP_residual_norm, LK_IN(p.x, p.delta, w, clock),
                        LK_OUT(x), LK_ATTRS(.p = p.p, .stream = p.stream,
                                            .eps = eps)).v[1];
-  add_recipe(g, y, (lk_instr){.op = LK_OP_rmsnorm, .in = {x, w},
-                              .attr = {.eps = eps}});
+  if (lk_graph_ok(g))
+    lk_value_recipe(g, (lk_instr){.op = LK_OP_rmsnorm, .out = {y},
+                                  .in = {x, w}, .attr = {.eps = eps}});
   return y;
 }
 

@@ -44,8 +44,11 @@ typedef struct lk_value_info {
   int result;        /* which of its results */
   lk_value seen;     /* what the backward reads in its place */
   int parameter;     /* > 0: what multiplies in for this parameter */
+  lk_value codes, scales; /* its rows in e4m3, once somebody asked */
+  lk_value source;   /* codes: the value they stand for */
   bool cheap;        /* norms, activations: dropped by `light` */
-  bool forced;       /* dropped always (dequantized weights, saved in int8) */
+  bool forced;       /* dropped always (saved in int8; weights decoded to be
+                        multiplied with, where anything is made again) */
   bool in_mlp;       /* dropped by `mlp` */
   int block;         /* > 0: dropped by `block` */
   bool wants;        /* a gradient is needed */
@@ -71,6 +74,7 @@ typedef struct lk_graph {
   int64_t batch, seq, accumulate;
   lk_recompute recompute;
   bool saved_int8;
+  bool e4m3;                   /* linear layers multiply in e4m3 */
   lk_dtype compute;
   int64_t head_chunk;          /* rows of logits at a time; 0: by profile */
   lk_value ids, targets, clock, control, metrics;
@@ -165,6 +169,22 @@ lk_value lk_emit_norm(lk_graph *graph, lk_value x, lk_value w, double eps);
 /* x as the backward will see it: with `saved = int8`, rounded to int8 with one
  * scale per up to 64 values of a row, only codes and scales being kept. */
 lk_value lk_emit_saved(lk_graph *graph, lk_value x);
+/* x [N, C] by rows in e4m3, made by what makes x where that can, else by a call
+ * of its own; once for all who ask. */
+typedef struct lk_rows {
+  lk_value codes, scales;
+} lk_rows;
+lk_rows lk_emit_rows(lk_graph *graph, lk_value x);
+/* Whether x · wᵀ can be had in e4m3, w of this shape: the graph's wish, and
+ * sizes that are multiples of 16. */
+bool lk_can_e4m3(const lk_graph *graph, lk_value x, lk_shape weight);
+/* x · wᵀ in e4m3 for a parameter. */
+lk_value lk_emit_e4m3(lk_graph *graph, lk_value x, int parameter);
+/* The backward makes the results `out` of `recipe` by it, whatever made them
+ * first. */
+void lk_value_recipe(lk_graph *graph, lk_instr recipe);
+/* Run the rule of an instruction again, whose results grew. */
+void lk_instr_count(lk_graph *graph, int instr);
 /* From here on x, the output of a block, survives `block` recompute. */
 void lk_mark_boundary(lk_graph *graph, lk_value x);
 

@@ -181,10 +181,13 @@ lk_value lk_layer_operand(lk_graph *g, const lk_layer *layer, int n) {
 
 lk_value lk_layer_product(lk_graph *g, const lk_layer *layer, int n, bool bias,
                           lk_value x) {
+  int id = layer->parameter[n].id;
   x = lk_force(g, x);
-  lk_value y = lk_emit1(g, LK_OP_matmul,
-                        LK_IN(x, lk_layer_operand(g, layer, n)),
-                        LK_ATTRS(.transpose_b = true));
+  lk_value y =
+      id && lk_can_e4m3(g, x, layer->parameter[n].shape)
+          ? lk_emit_e4m3(g, x, id)
+          : lk_emit1(g, LK_OP_matmul, LK_IN(x, lk_layer_operand(g, layer, n)),
+                     LK_ATTRS(.transpose_b = true));
   if (!bias) return y;
   return lk_emit1(g, LK_OP_bias, LK_IN(y, lk_layer_operand(g, layer, n + 1)),
                   LK_ATTRS(0));

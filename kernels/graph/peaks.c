@@ -84,6 +84,7 @@ lk_status lk_peaks_measure(lk_context *context, lk_dtype dtype,
   double seconds;
   LK_TRY(time_fitting(context, LK_OP_matmul, 2, dtype, &n, &seconds));
   peaks->flops = 2.0 * (double)n * (double)n * (double)n / seconds;
+  peaks->e4m3 = peaks->flops * (dtype == LK_F32 ? 1 : 2);
   LK_TRY(time_fitting(context, LK_OP_copy, 1, LK_F32, &m, &seconds));
   peaks->bandwidth = 8.0 * (double)m * (double)m / seconds;
   return LK_OK;

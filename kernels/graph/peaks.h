@@ -6,6 +6,8 @@
 
 typedef struct lk_peaks {
   double flops;      /* of a large matrix product in `dtype`, a second */
+  double e4m3;       /* of products in e4m3: twice that beside 16-bit types,
+                        by the tensor cores' design, not measured */
   double bandwidth;  /* bytes read and written by a large copy, a second */
 } lk_peaks;
 

@@ -58,6 +58,7 @@ static void open_graph(lk_program *p, lk_graph *g, bool training) {
   g->accumulate = training ? p->o.accumulate : 1;
   g->recompute = p->o.recompute;
   g->saved_int8 = p->o.saved_int8;
+  g->e4m3 = p->o.e4m3;
   g->compute = p->o.weights.compute;
   g->head_chunk = p->o.head_chunk;
   size_t n = (size_t)lk_store_parameter_count(&p->store) + 1;

@@ -21,6 +21,7 @@ typedef struct lk_program_options {
   int64_t accumulate;       /* micro-batches of an optimizer step */
   lk_recompute recompute;
   bool saved_int8;
+  bool e4m3;                /* linear layers multiply in e4m3 */
   lk_weight_options weights;/* .compute is the activations' dtype, too */
   int64_t quantize_from;    /* elements from which a weight is quantized */
   int fuse;                 /* Muon inside the backward: 1, 0, -1: when weights

@@ -37,10 +37,16 @@ static lk_instr producer_of(const lk_graph *g, lk_value value) {
   return producer > 0 ? g->instrs[producer - 1] : g->recipes[-producer - 1];
 }
 
-/* Fresh results with the forward's dtypes and shapes; optional ones too. */
-static void fresh_results(lk_graph *g, const lk_instr *i, lk_value *out) {
-  for (int k = 0; k < LK_MAX_RESULTS; k++) {
-    if (i->out[k] == LK_NONE) continue;
+/* Fresh results with the forward's dtypes and shapes; of the optional ones
+ * those that are there for `wanted`. */
+static void fresh_results(lk_graph *g, const lk_instr *i, lk_value wanted,
+                          lk_value *out) {
+  const lk_op_info *info = lk_op_info_of(i->op);
+  bool all = false;
+  for (int k = 0; k < info->results; k++)
+    all |= i->out[k] == wanted && info->result[k].optional;
+  for (int k = 0; k < info->results; k++) {
+    if (i->out[k] == LK_NONE || (info->result[k].optional && !all)) continue;
     lk_value_info v = g->values[i->out[k]];
     out[k] = lk_value_new(g, v.dtype, v.shape, v.category, v.name);
   }
@@ -54,7 +60,7 @@ lk_value lk_make_again(lk_graph *g, lk_remade *made, lk_value value) {
   lk_value in[LK_MAX_INPUTS], out[LK_MAX_RESULTS] = {0};
   for (int k = 0; k < LK_MAX_INPUTS; k++)
     in[k] = lk_make_again(g, made, i.in[k]);
-  fresh_results(g, &i, out);
+  fresh_results(g, &i, value, out);
   bool outer = g->in_recompute;
   g->in_recompute = true;
   note_remade(made, &i, lk_emit(g, i.op, in, out, i.attr));

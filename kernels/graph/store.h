@@ -117,6 +117,9 @@ void lk_weight_declare(lk_store *store, lk_parameter *parameter,
 /* The value to multiply with, in the graph's compute dtype (norm weights and
  * biases: f32). */
 lk_value lk_weight_operand(lk_graph *graph, int parameter);
+/* The same in e4m3 by rows, from what is kept; `turned`: rows of its
+ * transpose. */
+lk_rows lk_weight_rows(lk_graph *graph, int parameter, bool turned);
 /* Emit an update of the weights. */
 void lk_weight_update(lk_graph *graph, lk_parameter *parameter,
                       const lk_weight_options *options, lk_update update);

@@ -68,7 +68,8 @@ static lk_value dequantized(lk_graph *g, const lk_parameter *p) {
   lk_emit(g, LK_OP_dequantize,
           LK_IN(part(g, p, LK_PART_CODES), part(g, p, LK_PART_SCALES)),
           LK_OUT(w), LK_ATTRS(.format = LK_FORMAT_NF4, .block = p->block));
-  if (w != LK_NONE) lk_value_get(g, w)->forced = true;
+  if (w != LK_NONE) /* else kept: nothing is made again */
+    lk_value_get(g, w)->forced = g->recompute > LK_RECOMPUTE_NONE;
   return w;
 }
 
@@ -82,6 +83,38 @@ lk_value lk_weight_operand(lk_graph *g, int index) {
   lk_value_get(g, w)->parameter = index;
   lk_value_get(g, w)->wants = g->training;
   return w;
+}
+
+/* The call that gives rows of a weight. */
+static lk_results emit_weight_rows(lk_graph *g, const lk_parameter *p,
+                                   bool turned, const lk_value *out) {
+  lk_value w = part(g, p, p->part[LK_PART_COPY] ? LK_PART_COPY
+                                                : LK_PART_MASTER);
+  if (p->format->quantized)
+    return lk_emit(g, LK_OP_e4m3_from_nf4,
+                   LK_IN(part(g, p, LK_PART_CODES),
+                         part(g, p, LK_PART_SCALES)),
+                   out, LK_ATTRS(.block = p->block, .transpose_a = turned));
+  if (turned) return lk_emit(g, LK_OP_e4m3_turn, LK_IN(w), out, LK_ATTRS(0));
+  return lk_emit(g, LK_OP_quantize, LK_IN(w), out,
+                 LK_ATTRS(.format = LK_FORMAT_E4M3, .block = p->shape.dim[1]));
+}
+
+lk_rows lk_weight_rows(lk_graph *g, int index, bool turned) {
+  lk_rows r = {0};
+  if (!lk_graph_ok(g)) return r;
+  const lk_parameter *p = lk_store_parameter(g->store, index);
+  lk_shape s = turned ? lk_shape_of(p->shape.dim[1], p->shape.dim[0])
+                      : p->shape;
+  r.codes = lk_value_new(g, LK_E4M3, s, LK_SCRATCH, p->name);
+  r.scales = lk_value_new(g, LK_F32, lk_shape_of(s.dim[0]), LK_SCRATCH,
+                          "scales");
+  emit_weight_rows(g, p, turned, LK_OUT(r.codes, r.scales));
+  if (!lk_graph_ok(g)) return r;
+  lk_value_get(g, r.codes)->forced = lk_value_get(g, r.scales)->forced = true;
+  lk_value_get(g, r.codes)->parameter = index;
+  lk_value_get(g, r.codes)->wants = g->training && !g->in_backward;
+  return r;
 }
 
 void lk_weight_update(lk_graph *g, lk_parameter *p, const lk_weight_options *o,

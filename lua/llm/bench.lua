@@ -125,13 +125,15 @@ local function device_model()
 end
 
 -- c: row (of a profile), vocab, batch, seq, accumulate, dropout, steps, warmup,
--- profile (steps; 0: none), began (clock at the start of the process, or nil),
--- and what a variant sets. The record's memory is in bytes.
+-- tune (choose algorithms by measuring), profile (steps; 0: none), began (clock
+-- at the start of the process, or nil), and what a variant sets. The record's
+-- memory is in bytes.
 function bench.measure(c)
   local device = gpu.device()
   gpu.device "cpu"
   local x, y = random_ids(c, 1), random_ids(c, 2)
   gpu.device(device)
+  if c.tune then gpu.tune() end
   local out = { device = device_model(), tokens = c.batch * c.seq
     * c.accumulate }
   local p <close> = compile(c)
@@ -142,6 +144,7 @@ function bench.measure(c)
   out.model_flops = p:flops().model * c.accumulate
   out.parameters = p:count().parameters
   memory_of(p, x:bytes() + y:bytes(), out)
+  out.tuning = (gpu.tuning() or {}).hash
   local use = gpu.utilization()
   if use then out.throttled, out.reasons = use.throttled, use.reasons end
   if c.profile > 0 then add_profile(p, c, out) end

@@ -20,9 +20,12 @@ local trainer = require "llm.trainer"
 local experiment = {}
 
 -- The device, its name, and what the driver held when it was open.
-local function open_device()
+local function open_device(e)
   local name = device.name()
-  if device.backend(name) ~= "cpu" then gpu.device(name) end
+  if device.backend(name) ~= "cpu" then
+    gpu.device(name)
+    if e.train.tune ~= "off" then gpu.tune() end
+  end
   return name, driver.memory()
 end
 
@@ -59,7 +62,7 @@ end
 local function prepare(sweep, e, assignment)
   host.process.reset_peak()
   local resident = host.process.memory().resident
-  local name, held = open_device()
+  local name, held = open_device(e)
   local text = data.open(assignment.data)
   local run = { e = e, build = sweep.build, device = name,
     backend = device.backend(name), driver = held, text = text,
@@ -140,6 +143,13 @@ local function add_power(out, t)
     and s.watts * out.training_seconds / out.tokens or nil
 end
 
+-- What stands for the choices made by measuring: "heuristic" where the
+-- library made them.
+local function tuning_hash()
+  local t = gpu.tuning()
+  return t and t.hash or "heuristic"
+end
+
 -- What the parent journals: plain numbers, no judgement.
 local function outcome(run, t, decided)
   local s, last = t.state, t.state.evals[#t.state.evals] or {}
@@ -157,7 +167,7 @@ local function outcome(run, t, decided)
     val_loss = last.val_loss, val_accuracy = last.val_accuracy,
     val_perplexity = last.val_perplexity, val_tokens = last.val_tokens,
     best_val_loss = best < math.huge and best or nil, evals = s.evals,
-    device = model, precision = precision,
+    device = model, precision = precision, tuning = tuning_hash(),
     memory = memory_of(run, t, decided), monitoring = s.monitoring }
   add_power(out, t)
   return out

@@ -59,8 +59,6 @@ manual.environment = {
   { "LLMHOST_THREADS", "threads of the CPU backend; all by default. Results "
     .. "do not depend on it." },
   { "LLMHOST_CPU_LEVEL", "v1, v3 or v4: an older instruction-set level." },
-  { "LLMHOST_TUNE", "measure: on CUDA, time the candidates of a matrix product "
-    .. "instead of taking the library's first." },
   { "LLMHOST_PYTHON", "the python that has torch, for the bench's peer; "
     .. "python3 by default." },
   { "HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, "
@@ -68,6 +66,8 @@ manual.environment = {
     "what they mean elsewhere, for data of the Hugging Face hub." },
   { "LLMHOST_LUA_MEMORY", "limit of a Lua state, such as 2GB." },
   { "NO_COLOR", "no colours, unless --color=always." },
+  { "XDG_CACHE_HOME", "where choices made by measuring on a GPU are kept; "
+    .. "~/.cache by default." },
   { "XDG_STATE_HOME", "where the prompt keeps its history; ~/.local/state "
     .. "by default." },
 }
@@ -81,6 +81,8 @@ manual.exits = {
 
 local FILES = {
   { "$XDG_STATE_HOME/llmhost/history", "what was typed at the prompt." },
+  { "$XDG_CACHE_HOME/llmhost/tuning-*.txt", "which algorithms a GPU's matrix "
+    .. "products take." },
   { "experiment_results/", "what a sweep writes, unless out= says otherwise: "
     .. "journal, log, results, report, plots, checkpoints." },
   { "data_cache/", "token files, unless data.cache= says otherwise." },

@@ -86,8 +86,14 @@ local FIELDS = {
   { "train.batch", "integer", "auto",
     "micro-batch, sequences; auto: the largest divisor that fits",
     { least = 1, auto = true } },
-  { "train.precision", "string", "auto", "arithmetic",
+  { "train.precision", "string", "auto",
+    "arithmetic: f32 on a CPU and bf16 on a GPU, or as said; fp8: so, with "
+    .. "linear layers multiplied in e4m3, one scale a row",
     { words = { "auto", "f32", "bf16", "fp16", "fp8" } } },
+  { "train.tune", "string", "auto",
+    "auto: algorithms of a GPU's products are chosen by measuring, once, and "
+    .. "kept in a file; off: by the library",
+    { words = { "auto", "off" } } },
   { "train.recompute", "string", "light", "what backward makes again",
     { words = { "none", "light", "mlp", "block" } } },
   { "train.saved", "string", "native", "format of saved activations",

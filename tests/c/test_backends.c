@@ -428,8 +428,8 @@ static void test_nf4r(void) {
 
 static void test_coverage(void) {
   NEED_DEVICE();
-  back_check_coverage(0, LK_OP_embed);
-  back_check_coverage(LK_OP_accumulate, LK_OP_COUNT);
+  back_check_coverage(0, LK_OP_embed, false);
+  back_check_coverage(LK_OP_accumulate, LK_OP_COUNT, false);
 }
 
 int main(void) {

@@ -280,7 +280,7 @@ static void test_head(void) {
 
 static void test_coverage(void) {
   NEED_DEVICE();
-  back_check_coverage(LK_OP_embed, LK_OP_accumulate);
+  back_check_coverage(LK_OP_embed, LK_OP_accumulate, false);
 }
 
 int main(void) {

@@ -222,14 +222,33 @@ static void test_saved(void) {
   check_parity("saved in int8", o, 5e-3, 3e-2);
 }
 
+/* On both sides the same codes but where values fall on the other side of a
+ * boundary: in f32 by rounding, in bf16 more often. */
+static void test_e4m3(void) {
+  NEED_DEVICE();
+  lk_program_options o = program_options(LK_F32);
+  o.e4m3 = true;
+  check_parity("linear layers in e4m3", o, 5e-3, 3e-2);
+  o.weights.format = lk_weight_format_find("nf4r");
+  o.quantize_from = 1001;
+  check_parity("… of nf4r", o, 1e-2, 3e-2);
+  o.accumulate = 2;
+  o.saved_int8 = true;
+  check_parity("… accumulated, saved in int8", o, 1e-2, 3e-2);
+}
+
 static void test_recompute(void) {
   NEED_DEVICE();
   lk_program_options o = program_options(LK_BF16);
-  program_run none = run_of(back_cuda, o);
-  for (int r = LK_RECOMPUTE_LIGHT; r <= LK_RECOMPUTE_BLOCK; r++) {
-    o.recompute = (lk_recompute)r;
-    program_run run = run_of(back_cuda, o);
-    check_same("recompute", &none, &run);
+  for (int e4m3 = 0; e4m3 < 2; e4m3++) {
+    o.e4m3 = e4m3;
+    o.recompute = LK_RECOMPUTE_NONE;
+    program_run none = run_of(back_cuda, o);
+    for (int r = LK_RECOMPUTE_LIGHT; r <= LK_RECOMPUTE_BLOCK; r++) {
+      o.recompute = (lk_recompute)r;
+      program_run run = run_of(back_cuda, o);
+      check_same("recompute", &none, &run);
+    }
   }
 }
 
@@ -257,6 +276,7 @@ static void test_memory(void) {
   lk_memory_stats before, after;
   lk_program_memory plan;
   lk_program_options o = program_options(LK_BF16);
+  o.e4m3 = true;
   lk_memory_read(back_cuda->memory, &before);
   CHECK(before.current == back_cuda->profile->workspace,
         "%lld bytes are left", (long long)before.current);
@@ -292,6 +312,7 @@ int main(void) {
   BACK_RUN(test_accumulation);
   BACK_RUN(test_nf4r);
   BACK_RUN(test_saved);
+  BACK_RUN(test_e4m3);
   BACK_RUN(test_recompute);
   BACK_RUN(test_recording);
   BACK_RUN(test_memory);

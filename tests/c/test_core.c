@@ -206,7 +206,7 @@ static void test_storage(void) {
 
 static void test_op_info(void) {
   const lk_op_info *info = lk_op_info_of(LK_OP_residual_norm);
-  CHECK(info->results == 3 && info->inputs == 4, "residual_norm");
+  CHECK(info->results == 5 && info->inputs == 4, "residual_norm");
   CHECK(info->result[0].alias == 0 && info->result[1].alias == -1 &&
         !info->result[0].view, "h=x");
   CHECK(info->input[3].optional && strcmp(info->input[3].name, "clock") == 0,

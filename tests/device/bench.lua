@@ -5,6 +5,7 @@
 --     models=512,768   batch=96,24   steps=20   profile=96   precision=bf16
 --     recompute=none   quantize=nf4r   head_chunk=0   fuse_group=0
 --     attention=off: two linear layers in its place
+--     tune=FILE: algorithms chosen by measuring, kept there
 local gpu = require "gpu"
 local model = require "llm.model"
 local program = require "llm.program"
@@ -15,7 +16,7 @@ local SIZES = { ["512"] = { 512, 8, 8 }, ["768"] = { 768, 12, 12 },
 local o = { models = "512,768,1024,1280", batch = "96,24", steps = "20",
   profile = "", precision = "bf16", recompute = "none", quantize = "",
   head_chunk = "0", fuse_group = "0", saved = "native", dropout = "0.1",
-  vocab = "49152", attention = "on" }
+  vocab = "49152", attention = "on", tune = "" }
 for _, word in ipairs(arg) do
   local key, value = word:match "^([%w_]+)=(.*)$"
   if not o[key or ""] then error("unknown option " .. word) end
@@ -135,6 +136,7 @@ local function run(size, batch)
   return start
 end
 
+if o.tune ~= "" then gpu.tune(o.tune) end
 for size in o.models:gmatch "[^,]+" do
   for batch in o.batch:gmatch "[^,]+" do
     local ok, message = pcall(run, size, math.tointeger(batch))

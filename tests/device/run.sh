@@ -9,6 +9,8 @@
 #     check      experiments/check.lua
 #     bench      experiments/bench.lua with $BENCH: ours beside PyTorch
 #     raw        tests/device/bench.lua with $BENCH: ours alone, one process
+#     products   products.cu: the library's products one by one, built here
+#     losses     loss.lua on the packed corpus: precisions beside each other
 #     counters   ncu on the kernels that $NCU (a regular expression) names
 #     sweep      experiments/sweep.lua with $SWEEP on the packed corpus
 #   and any file of tests/lua, run on the device; f32:FILE runs it with
@@ -76,7 +78,8 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu \
 for part in "$@"; do
   case $part in
   tests)
-    for t in test_backends test_backends_model test_backends_program; do
+    for t in test_backends test_backends_model test_backends_e4m3 \
+      test_backends_program; do
       part "$t" 150 "build/release/tests/$t"
       summary "$t"
     done
@@ -97,6 +100,17 @@ for part in "$@"; do
     part "$part" "${LIMIT:-300}" build/llmhost $script ${BENCH:-}
     cat "$logs/$part.log"
     cat "$logs/$part.log" >>"$logs/$part.all.log"
+    ;;
+  products)
+    nvcc -O2 -arch=native -o build/products tests/device/products.cu \
+      -lcublasLt && part products 60 build/products
+    cat "$logs/products.log"
+    ;;
+  losses)
+    # shellcheck disable=SC2086
+    part losses "${LIMIT:-120}" build/llmhost tests/device/loss.lua \
+      corpus.txt ${LOSSES:-}
+    cat "$logs/losses.log"
     ;;
   counters)
     # shellcheck disable=SC2086

@@ -1,0 +1,188 @@
+/* Which of cuBLASLt's algorithms a product takes: the library's first choice,
+ * or the fastest of its candidates, measured once a shape and kept as text by
+ * the context's tuner. */
+#include "gemm_private.cuh"
+
+enum { CANDIDATES = 8, RUNS = 3 };
+
+/* --- candidates ---------------------------------------------------------- */
+
+static lk_status prefer(lk_context *context, const gemm_key *key,
+                        const char *what) {
+  static const cublasLtMatmulPreferenceAttributes_t attributes[] = {
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES,
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES,
+      CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+  struct gemm_table *table = cuda_of(context)->gemm;
+  uint32_t align = (uint32_t)key->align;
+  for (int i = 0; i < 4; i++)
+    LT_TRY(what, cublasLtMatmulPreferenceSetAttribute(
+                     table->preference, attributes[i], &align, sizeof align));
+  return LK_OK;
+}
+
+/* The usable candidates, best guess first; how many. */
+static int candidates(lk_context *context, const gemm_entry *e,
+                      cublasLtMatmulHeuristicResult_t found[CANDIDATES]) {
+  struct gemm_table *table = cuda_of(context)->gemm;
+  int count = 0, usable = 0;
+  if (cublasLtMatmulAlgoGetHeuristic(table->library, e->product, e->b, e->a,
+                                     e->d, e->d, table->preference,
+                                     CANDIDATES, found, &count) !=
+      CUBLAS_STATUS_SUCCESS)
+    return 0;
+  for (int i = 0; i < count; i++)
+    if (found[i].state == CUBLAS_STATUS_SUCCESS) found[usable++] = found[i];
+  return usable;
+}
+
+/* --- measuring ----------------------------------------------------------- */
+
+/* The least milliseconds of some runs after one, into `room`; infinity when
+ * it fails. Given up early when far above `limit`. */
+static float time_of(lk_context *context, const gemm *g, const gemm_entry *e,
+                     const cublasLtMatmulAlgo_t *algorithm, void *room,
+                     float limit) {
+  cuda_state *s = cuda_of(context);
+  const void *c = g->c == g->d || g->beta == 0 ? room : g->c;
+  float least = INFINITY;
+  for (int i = 0; i <= RUNS; i++) {
+    float t = 0;
+    cudaEventRecord(s->start, cuda_stream(context));
+    if (gemm_launch(context, g, e, algorithm, c, room) !=
+        CUBLAS_STATUS_SUCCESS)
+      return INFINITY;
+    cudaEventRecord(s->stop, cuda_stream(context));
+    if (cudaEventSynchronize(s->stop) != cudaSuccess ||
+        cudaEventElapsedTime(&t, s->start, s->stop) != cudaSuccess)
+      return INFINITY;
+    if (i > 0 && t < least) least = t;
+    if (i > 0 && t > limit * 1.2f) break;
+  }
+  return least;
+}
+
+/* The fastest candidate; a later one must be 1 % faster. Results go to memory
+ * that is had for the moment; without such, -1. */
+static int measure(lk_context *context, const gemm *g, const gemm_entry *e,
+                   const cublasLtMatmulHeuristicResult_t *found, int count) {
+  size_t bytes = (size_t)lk_dtype_bytes(
+      g->out, (g->batch - 1) * g->step_d + g->m * g->ldd);
+  void *room = NULL;
+  float least = INFINITY;
+  int best = -1;
+  if (cudaMalloc(&room, bytes) != cudaSuccess) {
+    cudaGetLastError();
+    return -1;
+  }
+  cudaMemsetAsync(room, 0, bytes, cuda_stream(context));
+  for (int i = 0; i < count; i++) {
+    float t = time_of(context, g, e, &found[i].algo, room, least);
+    if (!(t < least * 0.99f)) continue;
+    least = t;
+    best = i;
+  }
+  cudaFree(room);
+  return best;
+}
+
+/* --- choices as text ----------------------------------------------------- */
+
+enum { CHOICE_BYTES = sizeof(cublasLtMatmulAlgo_t) };
+
+static void key_text(const gemm_entry *e, char *text, size_t size) {
+  const gemm_key *k = &e->key;
+  snprintf(text, size, "gemm %s %s t%d m%lld n%lld k%lld b%lld "
+           "ld%lld,%lld,%lld s%lld,%lld,%lld %d%d%d%d a%d",
+           lk_dtype_word((lk_dtype)k->in), lk_dtype_word((lk_dtype)k->out),
+           k->transposes, (long long)k->m, (long long)k->n, (long long)k->k,
+           (long long)k->batch, (long long)k->lda, (long long)k->ldb,
+           (long long)k->ldd, (long long)k->step_a, (long long)k->step_b,
+           (long long)k->step_d, k->in_place, k->adds, k->fast, e->rescaled,
+           k->align);
+}
+
+/* An algorithm is bytes that the same library takes back: two digits each. */
+static void choice_write(const cublasLtMatmulAlgo_t *algorithm, char *text) {
+  const unsigned char *bytes = (const unsigned char *)algorithm;
+  for (int i = 0; i < CHOICE_BYTES; i++)
+    snprintf(text + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static bool choice_read(const char *text, cublasLtMatmulAlgo_t *algorithm) {
+  unsigned char *bytes = (unsigned char *)algorithm;
+  if (strlen(text) != 2 * CHOICE_BYTES) return false;
+  for (int i = 0; i < CHOICE_BYTES; i++) {
+    unsigned byte;
+    if (sscanf(text + 2 * i, "%2x", &byte) != 1) return false;
+    bytes[i] = (unsigned char)byte;
+  }
+  return true;
+}
+
+/* Whether the library still takes what was chosen once. */
+static bool choice_fits(lk_context *context, const gemm_entry *e,
+                        const cublasLtMatmulAlgo_t *algorithm) {
+  cublasLtMatmulHeuristicResult_t result;
+  memset(&result, 0, sizeof result);
+  return cublasLtMatmulAlgoCheck(cuda_of(context)->gemm->library, e->product,
+                                 e->b, e->a, e->d, e->d, algorithm,
+                                 &result) == CUBLAS_STATUS_SUCCESS &&
+         result.state == CUBLAS_STATUS_SUCCESS &&
+         (int64_t)result.workspaceSize <= cuda_of(context)->workspace_bytes;
+}
+
+/* A recording cannot be measured in. */
+static bool recording(lk_context *context) {
+  cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
+  return cudaStreamIsCapturing(cuda_stream(context), &state) != cudaSuccess ||
+         state != cudaStreamCaptureStatusNone;
+}
+
+/* --- the choice ---------------------------------------------------------- */
+
+/* Of `count` candidates, by the tuner. */
+static void choose_tuned(lk_context *context, const gemm *g, gemm_entry *e,
+                         const cublasLtMatmulHeuristicResult_t *found,
+                         int count) {
+  const lk_tuner *tuner = &context->tuner;
+  char key[320], choice[2 * CHOICE_BYTES + 1];
+  cublasLtMatmulAlgo_t known;
+  key_text(e, key, sizeof key);
+  if (tuner->find(tuner->state, key, choice, sizeof choice) &&
+      choice_read(choice, &known) && choice_fits(context, e, &known)) {
+    e->algorithm = known;
+    return;
+  }
+  if (recording(context)) return;
+  int best = count > 1 ? measure(context, g, e, found, count) : 0;
+  if (best < 0) return;
+  e->algorithm = found[best].algo;
+  choice_write(&e->algorithm, choice);
+  tuner->note(tuner->state, key, choice); /* another's may have come first */
+  if (tuner->find(tuner->state, key, choice, sizeof choice) &&
+      choice_read(choice, &known) && choice_fits(context, e, &known))
+    e->algorithm = known;
+}
+
+lk_status gemm_choose(lk_context *context, const gemm *g, gemm_entry *e,
+                      const char *what) {
+  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  LK_TRY(prefer(context, &e->key, what));
+  int count = candidates(context, e, found);
+  if (count == 0 && g->in == LK_E4M3) {
+    e->rescaled = true;
+    LK_TRY(gemm_scale_mode(context, e, false, what));
+    LK_TRY(gemm_set_scales(context, g, e, what));
+    count = candidates(context, e, found);
+  }
+  if (count == 0)
+    return lk_fail(&context->error, LK_UNSUPPORTED,
+                   "%s: no product of %s in %s for m %lld, n %lld, k %lld",
+                   what, lk_dtype_word(g->in), lk_dtype_word(g->out),
+                   (long long)g->m, (long long)g->n, (long long)g->k);
+  e->algorithm = found[0].algo;
+  if (context->tuner.find) choose_tuned(context, g, e, found, count);
+  return LK_OK;
+}
