@@ -73,7 +73,10 @@ static void test_emission(void) {
   CHECK(calls_of(p, LK_OP_residual_norm, true) == 3, "the others but the last");
   CHECK(calls_of(p, LK_OP_silu, true) == 2, "silu");
   CHECK(calls_of(p, LK_OP_silu_backward, true) == 2, "silu_backward");
-  CHECK(calls_of(p, LK_OP_dropout, true) == 4, "gradients of residuals");
+  /* eight weights; two attentions' results and two gradients of qkv; four
+   * gradients of residuals */
+  CHECK(calls_of(p, LK_OP_quantize, false) == 16, "%d passes of their own",
+        calls_of(p, LK_OP_quantize, false));
   lk_program_free(p);
 }
 
