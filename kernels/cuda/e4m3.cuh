@@ -64,6 +64,29 @@ static __device__ __forceinline__ uint32_t team_amax(uint32_t most) {
   return most;
 }
 
+/* A row of `groups` groups that a warp has in registers, in e4m3. */
+template <int T, int G>
+static __device__ __forceinline__ void warp_codes(uint8_t *codes,
+                                                  float *scales, int64_t row,
+                                                  int lane, int groups,
+                                                  const uint4 y[G]) {
+  uint32_t most = 0;
+  float v[8];
+#pragma unroll
+  for (int k = 0; k < G; k++)
+    if (lane + 32 * k < groups) most = amax_pair(most, y[k]);
+  float scale = lk_e4m3_scale(amax_value(T, team_amax<32>(most)));
+  lk_unit unit = lk_unit_of_scale(scale);
+  if (lane == 0) scales[row] = scale;
+#pragma unroll
+  for (int k = 0; k < G; k++) {
+    int g = lane + 32 * k;
+    if (g >= groups) break;
+    unpack8(T, y[k], v);
+    ((uint2 *)codes)[row * groups + g] = e4m3_eight(unit, v);
+  }
+}
+
 typedef struct code_args {
   uint8_t *codes;
   float *scales;

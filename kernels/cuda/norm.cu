@@ -58,9 +58,8 @@ lk_status cuda_residual(lk_context *context, const lk_call *call) {
 
 typedef struct norm_args {
   view x, delta, w, h, y; /* delta, h: absent without a residual */
-  float *rstd;
+  float *rstd, *scales;
   uint8_t *codes;         /* of y in e4m3, with `scales`; or NULL */
-  float *scales;
   drops d;
   int64_t rows, width;
   float eps;
@@ -79,30 +78,6 @@ static __device__ __forceinline__ void norm_take(const norm_args &a,
 #pragma unroll
   for (int j = 0; j < 8; j++) v[j] = view_round(a.h, v[j] + b[j]);
   view_store(a.h, at, n, whole, v);
-}
-
-/* The normed row y, in registers, also in e4m3. */
-template <int T, int G>
-static __device__ __forceinline__ void norm_codes(const norm_args &a,
-                                                  int64_t row, int lane,
-                                                  const uint4 y[G]) {
-  int groups = (int)a.width / 8;
-  uint2 *codes = (uint2 *)a.codes + row * groups;
-  uint32_t most = 0;
-  float v[8];
-#pragma unroll
-  for (int k = 0; k < G; k++)
-    if (lane + 32 * k < groups) most = amax_pair(most, y[k]);
-  float scale = lk_e4m3_scale(amax_value(T, team_amax<32>(most)));
-  lk_unit unit = lk_unit_of_scale(scale);
-  if (lane == 0) a.scales[row] = scale;
-#pragma unroll
-  for (int k = 0; k < G; k++) {
-    int g = lane + 32 * k;
-    if (g >= groups) break;
-    unpack8(T, y[k], v);
-    codes[g] = e4m3_eight(unit, v);
-  }
 }
 
 /* The same for whole rows of a 16-bit type, up to G · 256 wide: the row stays
@@ -156,7 +131,8 @@ static __global__ void __launch_bounds__(NORM_WARPS * 32)
     for (int j = 0; j < 8; j++) v[j] = v[j] * rstd * u[j];
     y[g] = kept[k] = pack8(T, v);
   }
-  if (a.codes) norm_codes<T, G>(a, row, lane, kept);
+  if (a.codes)
+    warp_codes<T, G>(a.codes, a.scales, row, lane, width / 8, kept);
 }
 
 static __global__ void __launch_bounds__(NORM_WARPS * 32)
@@ -221,10 +197,8 @@ static lk_status norm_run(lk_context *context, const lk_call *call,
             view_whole(a.w) && view_whole(a.h) && view_whole(a.y);
   int groups = fast_groups(a.whole, a.x, a.w, a.width);
   if (groups > 0) {
-    if (lk_present(&call->out[y + 2])) {
-      a.codes = (uint8_t *)call->out[y + 2].data;
-      a.scales = (float *)call->out[y + 3].data;
-    }
+    a.codes = (uint8_t *)call->out[y + 2].data;
+    a.scales = (float *)call->out[y + 3].data;
 #define LAUNCH(T, G)                                                     \
   k_norm_fast<T, G><<<(unsigned)cuda_pieces(a.rows, NORM_WARPS),         \
                       NORM_WARPS * 32, 0, cuda_stream(context)>>>(a)

@@ -59,6 +59,8 @@ manual.environment = {
   { "LLMHOST_THREADS", "threads of the CPU backend; all by default. Results "
     .. "do not depend on it." },
   { "LLMHOST_CPU_LEVEL", "v1, v3 or v4: an older instruction-set level." },
+  { "LLMHOST_NVTX", "1: on CUDA every call of an operator is an NVTX range of "
+    .. "its name, called one by one." },
   { "LLMHOST_PYTHON", "the python that has torch, for the bench's peer; "
     .. "python3 by default." },
   { "HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, "
