@@ -1,11 +1,13 @@
 -- What the figures of a run suggest; computed from memory share, device share
--- and speed of light alone.
+-- and speed of light alone. `largest`: the micro-batch is the largest of the
+-- step's that fits, as the search picks it.
 return function(figures)
   local out = {}
   local memory, device = figures.memory_share, figures.device_share
   if memory and memory < 70 then
-    out[#out + 1] = ("memory %.0f %% of the budget: a larger model or "
-      .. "micro-batch would fit"):format(memory)
+    out[#out + 1] = ("memory %.0f %% of the budget: a larger model%s"):format(
+      memory, figures.largest and " would fit, no larger micro-batch of this "
+      .. "step" or " or micro-batch would fit")
   elseif memory and memory > 95 then
     out[#out + 1] = ("memory %.0f %% of the budget: a smaller micro-batch or "
       .. "recompute = \"mlp\" leaves room"):format(memory)

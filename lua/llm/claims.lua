@@ -1,6 +1,7 @@
 -- The original's claimed ranges beside what was measured, with a verdict and
 -- the reason, computed from the same figures.
 local compare = require "llm.compare"
+local size = require "llm.size"
 
 local claims = {}
 
@@ -75,7 +76,7 @@ function claims.most_epochs(v, base, most)
 end
 
 local function percent(x)
-  return x and ("%+.1f %%"):format(100 * x) or "not known"
+  return x and size.change(x) or "not known"
 end
 
 local function why_memory(m, word)

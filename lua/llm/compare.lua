@@ -10,6 +10,19 @@ local GETTERS = {
   parameters = function(r) return r.model_stats.total_parameters end,
 }
 
+local STEPS_TO_RANK = 200
+
+-- Whether any finished run has too few steps for its loss to rank anything.
+function compare.too_short(results)
+  for _, r in ipairs(results) do
+    if r.status == "ok"
+      and r.training_stats.steps_completed < STEPS_TO_RANK then
+      return true
+    end
+  end
+  return false
+end
+
 local function statistics(runs, get)
   local sum, n, least, most = 0, 0, math.huge, -math.huge
   for _, r in ipairs(runs) do

@@ -2,6 +2,7 @@
 -- same page as one file. It reads the journal and the metrics, and writes
 -- nothing into the folder it shows.
 local charts = require "llm.dashboard.charts"
+local compare = require "llm.compare"
 local design = require "llm.dashboard.design"
 local document = require "llm.dashboard.document"
 local folder = require "llm.dashboard.folder"
@@ -43,9 +44,8 @@ local function set_of(text)
   return set
 end
 
-local function options_of(view)
-  return { curves = view.curves,
-    short = (view.state.sweep or {}).profile == "nano" }
+local function options_of(view, list)
+  return { curves = view.curves, short = compare.too_short(list) }
 end
 
 -- The description of the chart a request names, or nil.
@@ -54,7 +54,7 @@ function dashboard:spec(id, query)
   local list = document.filtered(document.results(self.view,
     self.source.design), set_of(query.models), set_of(query.variants))
   return charts.by_id[id] and #list > 0
-    and charts.build(id, list, options_of(self.view)) or nil
+    and charts.build(id, list, options_of(self.view, list)) or nil
 end
 
 function dashboard:timeline(name)
@@ -141,7 +141,7 @@ function dashboard.standalone(path, sweep)
   local list = document.results(self.view, self.source.design)
   for _, entry in ipairs(doc.any and doc.svg and charts.list or {}) do
     doc.svgs[entry[1]] = charts.svg(charts.build(entry[1], list,
-      options_of(self.view)))
+      options_of(self.view, list)))
   end
   for _, line in ipairs(doc.svg and doc.timelines or {}) do
     doc.svgs["timeline " .. line.name] = charts.svg(self:timeline(line.name))

@@ -105,15 +105,15 @@ local function best(results, get, lower)
   return found, value
 end
 
-local function best_lines(results, nano, out)
+local function best_lines(results, out)
   local function line(what, format, get, lower)
     local r, v = best(results, get, lower)
     if r then out:line("- %s: %s, " .. format, what, r.name, v) end
   end
   out:line("## Best")
   out:line("")
-  line(nano and "lowest validation loss (runs too short to rank)"
-    or "lowest validation loss", "%.4f nats",
+  line("lowest validation loss" .. (compare.too_short(results)
+    and " (runs too short to rank)" or ""), "%.4f nats",
     function(r) return r.evaluation.val_loss end, true)
   line("highest throughput", "%.0f tokens/s",
     function(r) return r.throughput.tokens_per_second end)
@@ -164,11 +164,11 @@ local function quality_lines(models, out, equal)
   out:line("")
 end
 
-local function quality(results, models, s, out)
+local function quality(results, models, out)
   out:line("## Quality at equal time")
   out:line("")
   out:line("Each run's end, whatever its number of steps.")
-  if (s.sweep or {}).profile == "nano" then
+  if compare.too_short(results) then
     out:line("Runs this short show memory and speed; they cannot rank "
       .. "quality.")
   end
@@ -189,8 +189,8 @@ local function quality(results, models, s, out)
   quality_lines(models, out, true)
 end
 
-local function claim_table(models, s, out)
-  local rows = claims.rows(models, (s.sweep or {}).profile ~= "nano")
+local function claim_table(results, models, out)
+  local rows = claims.rows(models, not compare.too_short(results))
   if #rows == 0 then return end
   out:line("## The original's claims")
   out:line("")
@@ -298,11 +298,11 @@ function report.text(results, s, images)
   local out, models = writer(), compare.models(results)
   head_of(results, s, out)
   results_table(results, out)
-  best_lines(results, (s.sweep or {}).profile == "nano", out)
+  best_lines(results, out)
   against_baseline(models, out)
-  quality(results, models, s, out)
+  quality(results, models, out)
   causes(models, out)
-  claim_table(models, s, out)
+  claim_table(results, models, out)
   checks(results, out)
   failures(results, out)
   advice(results, out)

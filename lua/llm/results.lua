@@ -151,6 +151,7 @@ local function record(s, e)
     resource_monitoring = monitoring(r.monitoring),
     throughput = throughput(d, r), batch_search = searched(d),
     advice = advice { memory_share = memory.memory_utilization,
+      largest = e.train.batch == "auto",
       device_share = used.avg_gpu_utilization,
       speed_of_light = used.speed_of_light },
     environment = environment(s, e, r), evals = r.evals or {} }

@@ -54,10 +54,11 @@ function size.seconds(s)
   return string.format("%d h %02d min", whole // 3600, whole % 3600 // 60)
 end
 
--- "+12.3 %", or "?" for nil. The argument is a ratio: .123 is +12.3 %.
+-- "+12.3 %", "0.0 %", or "?" for nil. The argument is a ratio: .123 is
+-- +12.3 %.
 function size.change(ratio)
   if not ratio then return "?" end
-  return string.format("%+.1f %%", 100 * ratio)
+  return (string.format("%+.1f %%", 100 * ratio):gsub("^[+-]0%.0 ", "0.0 "))
 end
 
 -- "45 %" of a share between 0 and 1.

@@ -103,9 +103,13 @@ function trainer:save()
     seconds = host.clock() - began })
 end
 
-local function suggestions(share)
+-- `largest`: of the micro-batches that divide the step none larger fits.
+local function suggestions(share, largest)
   if share > .95 then return { "memory nearly full: a smaller micro-batch" } end
-  if share < .7 then return { "memory to spare: a larger micro-batch" } end
+  if share < .7 then
+    return { largest and "memory to spare: a larger model"
+      or "memory to spare: a larger micro-batch" }
+  end
   return {}
 end
 
@@ -115,7 +119,7 @@ function trainer:monitor(step)
   local share = stats.current / self.budget
   keep_last(self.state.monitoring, { step = step, memory_util = 100 * share,
     gpu_util = use and use.compute or nil,
-    suggestions = suggestions(share) }, 5)
+    suggestions = suggestions(share, self.e.train.batch == "auto") }, 5)
   return stats
 end
 

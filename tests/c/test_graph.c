@@ -93,6 +93,63 @@ static void test_gradient_attention_grouped(void) {
                        .rope_fraction = 1, .rope_inverse = true), false);
 }
 
+/* Calls of `op` in the backward, those that make values again left out. */
+static int backward_calls(const lk_graph *g, lk_op op) {
+  int n = 0;
+  for (int i = 0; i < g->instr_count; i++)
+    n += g->instrs[i].op == op && g->instrs[i].backward &&
+         !g->instrs[i].recomputed;
+  return n;
+}
+
+static const lk_instr *only_call(const lk_graph *g, lk_op op) {
+  for (int i = 0; i < g->instr_count; i++)
+    if (g->instrs[i].op == op) return &g->instrs[i];
+  abort();
+}
+
+/* Rotation and dropout of gradients belong to the calls that make them, and on
+ * a device attention keeps its draws where memory is not what counts. */
+static void check_joined(const char *backend, lk_recompute recompute,
+                         bool int8, bool inverse, bool keeps) {
+  lk_program_options o = small_options();
+  lk_optimizer sgd = {.groups = 1, .group = {{.kind = LK_SGD}}};
+  lk_program *p = NULL;
+  lk_error e = {0};
+  o.seq = 16;
+  o.recompute = recompute;
+  o.saved_int8 = int8;
+  o.weights.compute = lk_profile_find(backend)->compute;
+  lk_layer *m = model_around(
+      TREE_OF(residual, LAYER_OF(rmsnorm, .in = MODEL_C),
+              LAYER_OF(attention, .in = MODEL_C, .heads = 2, .p = 0.1,
+                       .rope = true, .rope_base = 100, .rope_fraction = 1,
+                       .rope_inverse = inverse),
+              LAYER_OF(dropout, .p = 0.1)), true);
+  lk_status status = lk_program_new(&o, m, &sgd, lk_profile_find(backend), &p,
+                                    &e);
+  lk_layer_release(m);
+  CHECK(status == LK_OK, "%s", e.message);
+  if (status != LK_OK) return;
+  const lk_graph *g = lk_program_graph(p, true);
+  const lk_instr *f = only_call(g, LK_OP_attention);
+  const lk_instr *b = only_call(g, LK_OP_attention_backward);
+  CHECK(backward_calls(g, LK_OP_rope) == 0, "%s", backend);
+  CHECK(backward_calls(g, LK_OP_dropout) == 0, "%s", backend);
+  CHECK(b->in[6] && b->attr.inverse == !inverse, "%s", backend);
+  CHECK((f->out[2] != LK_NONE) == keeps && b->in[5] == f->out[2],
+        "%s, recompute %d, int8 %d", backend, recompute, int8);
+  lk_program_free(p);
+}
+
+static void test_gradients_joined(void) {
+  check_joined("cpu", LK_RECOMPUTE_NONE, false, false, false);
+  check_joined("cuda", LK_RECOMPUTE_NONE, false, true, true);
+  check_joined("cuda", LK_RECOMPUTE_NONE, true, false, false);
+  check_joined("cuda", LK_RECOMPUTE_LIGHT, false, false, false);
+  check_joined("cuda", LK_RECOMPUTE_BLOCK, false, true, false);
+}
+
 static void test_gradient_attention_qk_norm(void) {
   check_layer(LAYER_OF(attention, .in = MODEL_C, .heads = 2, .kv_heads = 1,
                        .qk_norm = true), false);
@@ -293,6 +350,7 @@ static void test_not_finite(void) {
 int main(void) {
   RUN(test_gradient_linear);
   RUN(test_gradient_silu_dropout);
+  RUN(test_gradients_joined);
   RUN(test_gradient_gated);
   RUN(test_gradient_residual);
   RUN(test_gradient_attention);

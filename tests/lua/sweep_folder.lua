@@ -6,6 +6,8 @@ local matrix = require "llm.matrix"
 
 local sweep_folder = {}
 
+local STEPS = 400 -- of a run: enough to rank losses
+
 local MODELS = {
   { name = "small", d_model = 32, n_layers = 1, n_heads = 4, d_ff = 64 },
   { name = "large", d_model = 64, n_layers = 2, n_heads = 4, d_ff = 128 },
@@ -30,16 +32,16 @@ end
 
 local function decided(e)
   local _, seconds, bytes = figures(e)
-  return { batch = 4, accumulate = 2, steps = 20, largest = 6, fastest = 2,
+  return { batch = 4, accumulate = 2, steps = STEPS, largest = 6, fastest = 2,
     predicted = bytes, state_per_parameter = 2.5, search_seconds = 1,
-    timed_steps = 10, seconds_per_step = seconds / 20,
+    timed_steps = 10, seconds_per_step = seconds / STEPS,
     by_category = split(bytes), candidates = {} }
 end
 
-local function result(e)
+local function result(e, steps)
   local loss, seconds, bytes = figures(e)
   return { status = "ok", count = { parameters = 90000, quantized = 60000 },
-    steps_completed = 20, training_seconds = seconds, step_spread = .02,
+    steps_completed = steps or STEPS, training_seconds = seconds, step_spread = .02,
     avg_loss = loss - .1, train_accuracy = .2, tokens = 20 * 2048,
     epochs = .5, val_loss = loss, best_val_loss = loss, val_accuracy = .2,
     val_perplexity = math.exp(loss), val_tokens = 2048, evals = {},
@@ -92,7 +94,7 @@ local VARIANTS = { { name = "baseline" }, { name = "gqa", kv_groups = 4 },
 -- The experiments of two models by four variants. words: overrides such as
 -- "train.seeds=1,2".
 function sweep_folder.experiments(words)
-  local list = { "data.vocab=300", "train.seq=64", "train.steps=20",
+  local list = { "data.vocab=300", "train.seq=64", "train.steps=400",
     "train.tokens_per_step=512" }
   table.move(words or {}, 1, #(words or {}), #list + 1, list)
   return matrix.expand(config.resolve({ profile = "nano", models = MODELS,
@@ -148,7 +150,7 @@ function sweep_folder.finish(path, j, e, how)
   local status, why
   if how and how.status then status, why = how.status(e) end
   append(j, { type = "end", name = e.name, status = status or "ok",
-    error = why, result = not status and result(e) or nil })
+    error = why, result = not status and result(e, how.steps) or nil })
 end
 
 -- A lock file that says this very process holds the folder.

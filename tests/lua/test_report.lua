@@ -236,7 +236,7 @@ check.case("claims: holds, better, does not hold, and why", function()
   check.equal(row(rows, "FP4", "perplexity")[5], "does not hold")
   check.equal(row(rows, "GQA", "memory")[6], "weights, gradients and "
     .. "optimizer are 40 % of the baseline's peak and change by -5.0 %; "
-    .. "activations change by -3.3 %; fewer key/value heads take only +0.0 % "
+    .. "activations change by -3.3 %; fewer key/value heads take only 0.0 % "
     .. "of the parameters")
 end)
 
@@ -299,6 +299,24 @@ check.case("a report of nothing but failures", function()
   local text = report.text(results.build(s), s)
   check.truthy(text:find("No pair of a variant and its baseline finished", 1,
     true))
+end)
+
+check.case("advice knows what the batch search already did", function()
+  local advice = require "llm.advice"
+  check.equal(advice { memory_share = 43, largest = true }[1], "memory 43 % "
+    .. "of the budget: a larger model would fit, no larger micro-batch of this "
+    .. "step")
+  check.equal(advice { memory_share = 43 }[1], "memory 43 % of the budget: a "
+    .. "larger model or micro-batch would fit")
+  check.equal(#advice { memory_share = 80, largest = true }, 0)
+end)
+
+check.case("no sign before nothing", function()
+  local size = require "llm.size"
+  check.equal(size.change(-.0004), "0.0 %")
+  check.equal(size.change(.0004), "0.0 %")
+  check.equal(size.change(-.0006), "-0.1 %")
+  check.equal(size.change(.123), "+12.3 %")
 end)
 
 check.case("a GPU's runs: device, driver, power, lowered clocks", function()

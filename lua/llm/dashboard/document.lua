@@ -174,13 +174,12 @@ local function finished_any(list)
 end
 
 local function add_results(doc, view, list)
-  local profile = (view.state.sweep or {}).profile
   local models = compare.models(list)
-  local quality = insights.quality(list, profile)
+  local quality = insights.quality(list)
   doc.columns = array(columns.heads(list))
   doc.rows = array(columns.rows(list))
   doc.charts = all_charts(list, { curves = view.curves,
-    short = profile == "nano" })
+    short = compare.too_short(list) })
   doc.cells = array(insights.cells(models))
   for _, cell in ipairs(doc.cells) do
     for _, key in ipairs { "loss", "speed", "memory" } do

@@ -77,7 +77,7 @@ function insights.pairs(models)
 end
 
 -- Whether losses may be ranked at all, and if not, why.
-function insights.quality(list, profile)
+function insights.quality(list)
   local most, seeds = 0, {}
   for _, r in ipairs(list) do
     if r.status == "ok" then
@@ -88,7 +88,7 @@ function insights.quality(list, profile)
   local count = 0
   for _ in pairs(seeds) do count = count + 1 end
   local why
-  if profile == "nano" then
+  if compare.too_short(list) then
     why = "these runs are too short to rank quality"
   elseif count < 2 then
     why = "one seed: the seed-to-seed spread is not known, so no difference "
