@@ -41,7 +41,8 @@ end
 local function result(e, steps)
   local loss, seconds, bytes = figures(e)
   return { status = "ok", count = { parameters = 90000, quantized = 60000 },
-    steps_completed = steps or STEPS, training_seconds = seconds, step_spread = .02,
+    steps_completed = steps or STEPS, training_seconds = seconds,
+    step_spread = .02,
     avg_loss = loss - .1, train_accuracy = .2, tokens = 20 * 2048,
     epochs = .5, val_loss = loss, best_val_loss = loss, val_accuracy = .2,
     val_perplexity = math.exp(loss), val_tokens = 2048, evals = {},
