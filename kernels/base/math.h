@@ -30,8 +30,8 @@ LK_BOTH uint32_t lk_bits_of_float(float x) {
   return bits;
 }
 
-/* e^x. 2e-7 relative for normal results; subnormal results, 0, infinity and
- * NaN as they should be. */
+/* e^x. One unit in the last place (2e-7) for normal results down to e^-87;
+ * subnormal results, 0, infinity and NaN as they should be. */
 LK_BOTH float lk_expf(float x) {
   float c = x > 89.0f ? 89.0f : x; /* NaN passes both */
   c = c < -104.0f ? -104.0f : c;
@@ -52,7 +52,7 @@ LK_BOTH float lk_expf(float x) {
          lk_float_of_bits((uint32_t)(k - half + 127) << 23);
 }
 
-/* e^x for x <= 0, as in a softmax: 2e-7 relative down to -87, below that some
+/* e^x for x <= 0, as in a softmax: one unit in the last place to -87, then some
  * number under 2e-38 that is not negative; NaN stays NaN. */
 LK_BOTH float lk_expf_negative(float x) {
   float c = x < -87.0f ? -87.0f : x;

@@ -37,11 +37,11 @@ static double gemm_rounds(int64_t tiles, int64_t lanes) {
 }
 
 /* How long m x n tiles keep 2, 4 and 8 lanes busy, the few weighing most. A
- * tile's time in multiply-adds, measured on OpenBLAS: m · n, packing 18 · m
- * and 8 · n, all per row of k, and 100 000 for the call. */
+ * tile's time in multiply-adds, measured on OpenBLAS (NOTES.md): m · n, packing
+ * 46 · m and 16 · n, all per row of k, and 100 000 for the call. */
 static double gemm_cost(const gemm_state *g, int64_t m, int64_t n) {
   int64_t tiles = cpu_pieces(g->m, m) * cpu_pieces(g->n, n);
-  double tile = (double)g->k * (double)(m * n + 18 * m + 8 * n) + 1e5;
+  double tile = (double)g->k * (double)(m * n + 46 * m + 16 * n) + 1e5;
   return tile * (8 * gemm_rounds(tiles, 2) + 4 * gemm_rounds(tiles, 4) +
                  gemm_rounds(tiles, 8));
 }

@@ -123,16 +123,15 @@ lk_status layer_head_declare(lk_layer *l, lk_error *error) {
 }
 
 /* Rows of logits at a time: what was asked, or about the profile's bytes, but
- * no more chunks than its. On a device where chunks are few by the profile:
- * twice as large where nothing is done for the sake of memory, else a third
- * more of them. */
+ * no more chunks than its. Twice as large where nothing is done for the sake of
+ * memory, else a third more of them where the profile limits their number. */
 static int64_t head_chunk(const lk_graph *g, int64_t rows, int64_t vocabulary) {
   if (g->head_chunk < 0) return rows;
   if (g->head_chunk > 0) return g->head_chunk < rows ? g->head_chunk : rows;
   int64_t bytes = lk_dtype_bytes(g->compute, vocabulary);
   int64_t most = g->profile->head_chunks, room = g->profile->head_chunk_bytes;
   if (g->recompute == LK_RECOMPUTE_NONE && !g->saved_int8)
-    room *= most > 0 ? 2 : 1;
+    room *= 2;
   else
     most = most * 4 / 3;
   int64_t chunk = room / bytes / 64 * 64;

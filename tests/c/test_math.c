@@ -52,6 +52,33 @@ static void test_exp(void) {
   CHECK(rest >= 0 && rest < 2e-38f, "%g", (double)rest);
 }
 
+/* The largest distance from e^x in units of the last place, over every
+ * `stride`-th float from `from` up to 0. */
+static double exp_ulps(float (*f)(float), float from, uint32_t stride) {
+  double most = 0;
+  for (uint32_t b = 0x80000000u; b <= lk_bits_of_float(from); b += stride) {
+    double want = exp((double)lk_float_of_bits(b));
+    double unit = ldexp(1, ilogb(want) - 23);
+    double error = fabs((double)f(lk_float_of_bits(b)) - want) / unit;
+    if (!(error <= most)) most = error;
+  }
+  return most;
+}
+
+static float f_beside(float x) { return lk_expf_beside_one(x); }
+
+static void test_exp_ulps(void) {
+  CHECK(exp_ulps(f_negative, -87, 1999) <= 1.0, "%g units",
+        exp_ulps(f_negative, -87, 1999));
+  CHECK(exp_ulps(f_exp, -87, 1999) <= 1.0, "%g units",
+        exp_ulps(f_exp, -87, 1999));
+  BOUND(f_beside, exp, -87, 88, 0, 2e-7);
+  CHECK(isinf(lk_expf_beside_one(88.5f)), "no infinity");
+  CHECK(isinf(lk_expf_beside_one(1e30f)), "no infinity");
+  CHECK(lk_expf_beside_one(-1e30f) < 2e-38f, "not small");
+  CHECK(isnan(lk_expf_beside_one(NAN)), "NaN");
+}
+
 static void test_log(void) {
   BOUND(f_log, log, 1e-38, 1e-30, 0, 2e-7);
   BOUND(f_log, log, 1e-6, 0.5, 0, 2e-7);
@@ -87,6 +114,7 @@ static void test_cos_sin(void) {
 
 int main(void) {
   RUN(test_exp);
+  RUN(test_exp_ulps);
   RUN(test_log);
   RUN(test_sigmoid_silu_tanh);
   RUN(test_cos_sin);

@@ -179,6 +179,25 @@ static void test_softmax(void) {
   check_softmax(lk_shape_of(1, 1), true, 3);
 }
 
+/* y[i] / y[0] of a row that begins with its largest number is e^(x[i] − x[0])
+ * as the level computes it: 2e-7, and two roundings. */
+static void test_softmax_exponentials(void) {
+  enum { R = 400, C = 61 };
+  float *x = ops_numbers(R * C, 9, 1);
+  double most = 0;
+  for (int64_t i = 0; i < R * C; i++)
+    x[i] = i % C == 0 ? 0 : -80 * fminf(fabsf(x[i]), 1);
+  lk_call call = lk_call_new(LK_OP_softmax);
+  call.in[0] = OPS_F32(x, R, C);
+  ops_run(&call);
+  const float *y = call.out[0].data;
+  for (int64_t i = 0; i < R * C; i++) {
+    double want = exp((double)x[i]), got = (double)y[i] / y[i / C * C];
+    if (!(fabs(got / want - 1) <= most)) most = fabs(got / want - 1);
+  }
+  CHECK(most <= 3.2e-7, "%g relative", most);
+}
+
 static void test_softmax_backward(void) {
   enum { R = 9, C = 37 };
   float *y = ops_numbers(R * C, 7, 1), *dy = ops_numbers(R * C, 8, 1);
@@ -203,6 +222,7 @@ int main(void) {
   OPS_RUN(test_extremes);
   OPS_RUN(test_broadcast);
   OPS_RUN(test_softmax);
+  OPS_RUN(test_softmax_exponentials);
   OPS_RUN(test_softmax_backward);
   return check_done();
 }
