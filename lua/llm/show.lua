@@ -7,7 +7,7 @@ local host = require "host"
 local show = {}
 
 -- Limits of one printed table; a user may change them.
-show.limits = { depth = 3, items = 40, text = 200, edge = 3 }
+show.limits = { depth = 3, items = 40, tables = 4, text = 200, edge = 3 }
 
 local function width() return math.max(40, host.terminal.width()) end
 
@@ -263,6 +263,10 @@ end
 -- The cells of a table: array part, then other keys; bounded.
 local function cells_of(t, seen, depth, indent)
   local n, most, cells = rawlen(t), show.limits.items, {}
+  -- A list of tables inside a table is shown by its first ones.
+  if depth > 0 and type(rawget(t, 1)) == "table" then
+    most = math.min(most, show.limits.tables)
+  end
   for i = 1, math.min(n, most) do
     cells[i] = text_of(rawget(t, i), seen, depth + 1, indent)
   end
