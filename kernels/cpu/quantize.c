@@ -39,7 +39,20 @@ QUANT_ENCODE(quant_int8_encode, lk_int_code(u[i], 127))
 QUANT_ENCODE(quant_int4_encode, lk_int_code(u[i], 7) + 8)
 QUANT_ENCODE(quant_e4m3_encode, lk_e4m3_from_f32(u[i]))
 QUANT_ENCODE(quant_e2m1_encode, lk_e2m1_from_f32(u[i]))
-QUANT_ENCODE(quant_dyn8_encode, lk_dynamic_code(map, u[i]))
+
+/* lk_dynamic_code, one halving of all values after the other: they do not
+ * wait for each other, and nothing is guessed. */
+static void quant_dyn8_encode(const float *map, const float *restrict u,
+                              int32_t *restrict code, int64_t n) {
+  for (int64_t i = 0; i < n; i++) code[i] = 0;
+  for (int32_t step = 128; step > 0; step /= 2)
+    for (int64_t i = 0; i < n; i++)
+      code[i] += -(int32_t)(map[code[i] + step] <= u[i]) & step;
+  for (int64_t i = 0; i < n; i++) {
+    int32_t c = code[i], up = c < 255 ? c + 1 : c;
+    code[i] = map[up] - u[i] < u[i] - map[c] ? up : c;
+  }
+}
 
 #define QUANT_VALUE(name, formula)                                        \
   static float name(const float *map, int32_t code) {                     \
