@@ -221,7 +221,7 @@ test-long: TIERS := test long
 test-long: build-tests ## The tests, fault campaigns, all GPU architectures
 	@$(MAKE) --no-print-directory VARIANT=asan all
 	@$(MAKE) --no-print-directory GPU_ARCH=all all
-	@$(RUN_TESTS) --sanitized-lua --tier test --tier long $(T)
+	@$(RUN_TESTS) --sanitized-lua --limit 7200 --tier test --tier long $(T)
 
 prove: TIERS := test prove
 prove: build-tests ## The statistics: seeds, perplexity gaps (hours)

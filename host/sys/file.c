@@ -1,19 +1,17 @@
-/* Atomic, durable writes, checked reads, and the faults that tests inject into
- * them. */
+/* Atomic and durable writes, as file.h says. Each call that can fail asks
+ * fault.h first. */
 #define _GNU_SOURCE
 #include "file.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "hash.h"
+#include "fault.h"
 
 enum { BUFFER = 1 << 16 };
 
@@ -24,45 +22,10 @@ struct lh_file_writer {
   char buffer[BUFFER];
 };
 
-/* --- faults --- */
-
-static atomic_llong calls, fail_at, short_limit;
-static atomic_bool fail_lasting;
-static pthread_once_t faults_once = PTHREAD_ONCE_INIT;
-
-static void read_faults(void) {
-  const char *text = getenv("LLMHOST_FAIL_WRITE");
-  if (text == NULL) return;
-  char *end;
-  long long n = strtoll(text, &end, 10);
-  atomic_store(&fail_lasting, *end == '+');
-  atomic_store(&fail_at, n > 0 ? n : 0);
-}
-
-void lh_file_fail_after(int64_t n, bool lasting) {
-  pthread_once(&faults_once, read_faults);
-  atomic_store(&fail_lasting, lasting);
-  atomic_store(&fail_at, n > 0 ? atomic_load(&calls) + n : 0);
-}
-
-void lh_file_short_writes(int64_t most) { atomic_store(&short_limit, most); }
-
-int64_t lh_file_calls(void) { return atomic_load(&calls); }
-
-/* Count one fallible call; true (with errno set) if it is to fail. */
-static bool faulted(void) {
-  pthread_once(&faults_once, read_faults);
-  long long at = atomic_load(&fail_at);
-  long long now = atomic_fetch_add(&calls, 1) + 1;
-  bool fails = at && (atomic_load(&fail_lasting) ? now >= at : now == at);
-  if (fails) errno = ENOSPC;
-  return fails;
-}
-
 /* --- the lower calls --- */
 
 int lh_fd_open(const char *path, int flags, int mode) {
-  if ((flags & O_ACCMODE) != O_RDONLY && faulted()) return -1;
+  if ((flags & O_ACCMODE) != O_RDONLY && lh_fault("open", path)) return -1;
   int fd;
   do {
     fd = open(path, flags | O_CLOEXEC, mode);
@@ -71,22 +34,25 @@ int lh_fd_open(const char *path, int flags, int mode) {
 }
 
 /* One write, EINTR repeated; the number of bytes taken, or -1. */
-static int64_t write_some(int fd, const char *data, int64_t size) {
-  long long limit = atomic_load(&short_limit);
-  if (limit > 0 && size > limit) size = limit;
+static int64_t write_some(int fd, const char *path, const char *data,
+                          int64_t size) {
+  lh_write_fault fault = lh_fault_write(path, &size);
+  if (fault == LH_FAILS) return -1;
+  int err = errno;
   ssize_t n;
   do {
-    n = faulted() ? -1 : write(fd, data, (size_t)size);
+    n = write(fd, data, (size_t)size);
   } while (n < 0 && errno == EINTR);
   if (n == 0) errno = ENOSPC; /* a write that takes nothing will go on so */
-  return n > 0 ? n : -1;
+  if (fault == LH_TEARS) errno = err;
+  return n > 0 && fault == LH_WRITES ? n : -1;
 }
 
 lk_status lh_fd_write(int fd, const char *path, const void *data, int64_t size,
                       lk_error *error) {
   const char *p = data;
   while (size > 0) {
-    int64_t n = write_some(fd, p, size);
+    int64_t n = write_some(fd, path, p, size);
     if (n < 0) return lk_fail_errno(error, errno, "cannot write '%s'", path);
     p += n;
     size -= n;
@@ -97,7 +63,7 @@ lk_status lh_fd_write(int fd, const char *path, const void *data, int64_t size,
 lk_status lh_fd_sync(int fd, const char *path, lk_error *error) {
   int rc;
   do {
-    rc = faulted() ? -1 : fsync(fd);
+    rc = lh_fault("sync", path) ? -1 : fsync(fd);
   } while (rc < 0 && errno == EINTR);
   /* Pipes and the like have nothing to sync. */
   if (rc == 0 || errno == EINVAL || errno == EROFS) return LK_OK;
@@ -106,13 +72,13 @@ lk_status lh_fd_sync(int fd, const char *path, lk_error *error) {
 
 lk_status lh_fd_truncate(int fd, const char *path, int64_t size,
                          lk_error *error) {
-  if (!faulted() && ftruncate(fd, size) == 0) return LK_OK;
+  if (!lh_fault("truncate", path) && ftruncate(fd, size) == 0) return LK_OK;
   return lk_fail_errno(error, errno, "cannot truncate '%s'", path);
 }
 
 /* Close, telling of a write that only now turned out to have failed. */
 static lk_status close_checked(int fd, const char *path, lk_error *error) {
-  bool fails = faulted();
+  bool fails = lh_fault("close", path);
   int err = errno;
   if (close(fd) < 0 && errno != EINTR) fails = true, err = errno;
   if (!fails) return LK_OK;
@@ -139,14 +105,14 @@ lk_status lh_folder_sync_of(const char *path, lk_error *error) {
 }
 
 lk_status lh_file_rename(const char *from, const char *to, lk_error *error) {
-  if (faulted() || rename(from, to) != 0) {
+  if (lh_fault("rename", to) || rename(from, to) != 0) {
     return lk_fail_errno(error, errno, "cannot rename '%s' to '%s'", from, to);
   }
   return lh_folder_sync_of(to, error);
 }
 
 lk_status lh_file_remove(const char *path, lk_error *error) {
-  if (remove(path) == 0) return LK_OK;
+  if (!lh_fault("remove", path) && remove(path) == 0) return LK_OK;
   return lk_fail_errno(error, errno, "cannot remove '%s'", path);
 }
 

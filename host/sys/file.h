@@ -60,9 +60,9 @@ lk_status lh_fd_truncate(int fd, const char *path, int64_t size,
 lk_status lh_folder_sync_of(const char *path, lk_error *error);
 
 /* Fault injection for tests: let the n-th fallible output call from now (1 is
- * the next; open, write, fsync, close, rename, truncate) fail with ENOSPC, and
- * every later one too if `lasting`. 0 turns it off. The environment sets it by
- * LLMHOST_FAIL_WRITE=n (only the n-th) or n+ (from there on). */
+ * the next; open, write, fsync, close, rename, truncate, mkdir, remove) fail
+ * with ENOSPC, and every later one too if `lasting`. 0 turns it off. fault.h
+ * has what the environment can set. */
 void lh_file_fail_after(int64_t n, bool lasting);
 /* Let each write take at most `most` bytes; 0 turns it off. */
 void lh_file_short_writes(int64_t most);

@@ -12,6 +12,8 @@
 #include <sys/statvfs.h>
 #include <unistd.h>
 
+#include "fault.h"
+
 lk_status lh_names_add(lh_names *list, const char *name, lk_error *error) {
   if (list->count == list->room) {
     int64_t room = list->room ? 2 * list->room : 64;
@@ -54,7 +56,8 @@ lk_status lh_folder_make(const char *path, lk_error *error) {
     char here = *p;
     if (here != '/' && here != '\0') continue;
     *p = '\0';
-    if (mkdir(part, 0777) != 0 && !is_folder(part)) {
+    if (!is_folder(part) && (lh_fault("mkdir", part) ||
+                             (mkdir(part, 0777) != 0 && !is_folder(part)))) {
       int err = errno == EEXIST ? ENOTDIR : errno;
       status = lk_fail_errno(error, err, "cannot make folder '%s'", part);
     }
@@ -129,7 +132,9 @@ static int remove_at(int at, const char *name) {
 }
 
 lk_status lh_folder_remove_tree(const char *path, lk_error *error) {
-  if (remove_at(AT_FDCWD, path) == 0) return LK_OK;
+  if (!lh_fault("remove", path) && remove_at(AT_FDCWD, path) == 0) {
+    return LK_OK;
+  }
   return lk_fail_errno(error, errno, "cannot remove '%s'", path);
 }
 

@@ -7,6 +7,7 @@ local data = require "llm.data"
 local device = require "llm.device"
 local fail = require "llm.fail"
 local host = require "host"
+local litter = require "llm.litter"
 local output = require "llm.output"
 local resume = require "llm.resume"
 local size = require "llm.size"
@@ -62,7 +63,7 @@ local function text_of(sweep, s, journal, con)
       host.machine().cores), data.held_out(sweep.experiments),
     function(text) con:say(text, "warn") end)
   record.type = "data"
-  journal:append(record)
+  supervisor.record(journal, record)
   told_data(con, record, host.clock() - began)
   for _, text in ipairs(record.messages or {}) do con:say(text, "warn") end
   return record
@@ -80,15 +81,16 @@ end
 
 local function begin(sweep, s, journal, now)
   if not s.sweep then
-    journal:append { type = "sweep", config = now.config, files = now.files,
-      name = sweep.config.values.name, profile = sweep.config.profile,
+    supervisor.record(journal, { type = "sweep", config = now.config,
+      files = now.files, name = sweep.config.values.name,
+      profile = sweep.config.profile,
       description = sweep.config.values.description,
       notes = sweep.config.values.notes,
       target_gpu = sweep.config.values.target_gpu,
       own_model = sweep.build ~= nil,
-      device = device.name(), environment = check.environment() }
+      device = device.name(), environment = check.environment() })
   end
-  journal:append { type = "order", experiments = names(sweep) }
+  supervisor.record(journal, { type = "order", experiments = names(sweep) })
 end
 
 local function checked(sweep, con)
@@ -162,11 +164,20 @@ local function hooks(sweep, boss)
   if f and not boss.stopping then f(sweep) end
 end
 
+-- The journal, open; raises when it cannot be written.
+local function opened(path)
+  local journal, message = host.journal.open(path)
+  return journal or fail.raise("world", "%s", tostring(message))
+end
+
 -- Run, or continue, the sweep; gives the exit code.
 return function(sweep)
   local began, fresh = host.clock(), resume.flag(sweep, "fresh")
-  host.file.mkdir(sweep.out)
+  local made, message = host.file.mkdir(sweep.out)
+  if not made then fail.raise("world", "%s", message) end
   local _ <close> = resume.lock(sweep)
+  litter.clear_sweep(sweep.out)
+  litter.clear(sweep.config.values["data.cache"])
   local now = resume.identity(sweep)
   if fresh then resume.start_over(sweep) end
   local path = sweep.out .. "/journal.jsonl"
@@ -179,7 +190,7 @@ return function(sweep)
     if json then output.print(output.write_results(sweep.out)) end
     return EXIT.failed
   end
-  local journal <close> = assert(host.journal.open(path))
+  local journal <close> = opened(path)
   begin(sweep, s, journal, now)
   local boss = experiments(sweep, s, journal, con, now)
   local list = finish(sweep, boss, con, began)

@@ -2,6 +2,7 @@
 -- journal. It never touches a device.
 local child = require "llm.child"
 local device = require "llm.device"
+local fail = require "llm.fail"
 local host = require "host"
 local narrate = require "llm.narrate"
 local size = require "llm.size"
@@ -17,10 +18,13 @@ function supervisor.new(fields)
   return setmetatable(fields, supervisor)
 end
 
-function supervisor:write(record)
-  local ok, message = self.journal:append(record)
-  if not ok then error("journal: " .. tostring(message), 0) end
+-- Append a record to an open journal; raises when it did not reach the disk.
+function supervisor.record(journal, record)
+  local ok, message = journal:append(record)
+  if not ok then fail.raise("world", "journal: %s", tostring(message)) end
 end
+
+function supervisor:write(record) supervisor.record(self.journal, record) end
 
 local function budget_of(e)
   return size.parse(e.memory.budget)
@@ -29,24 +33,34 @@ end
 function supervisor:assignment(job)
   local known = self.state.experiments[job.e.name]
   local run = self.out .. "/runs/" .. job.e.name
-  host.file.mkdir(run)
   return { name = job.e.name, run = run, data = self.data, mode = job.mode,
     decided = known and known.decided or nil,
     configuration = self.configuration }
 end
 
+-- The folder of a run, with what it is: true, or nil and why not.
+local function make_folder(run, e)
+  local ok, message = host.file.mkdir(run)
+  if not ok then return nil, message end
+  return host.file.write(run .. "/config.json",
+    host.json.encode({ name = e.name, shape = e.shape, train = e.train,
+      memory = e.memory, seed = e.seed }, { indent = 2 }) .. "\n")
+end
+
+-- An experiment that could not be started; its device is free again.
+function supervisor:unstarted(job, slot, status, message)
+  self.free[#self.free + 1] = slot
+  self:ended({ e = job.e, mode = job.mode },
+    { status = status, error = message })
+end
+
 function supervisor:start(job, slot)
   local e, assignment = job.e, self:assignment(job)
   self:write { type = "start", name = e.name, mode = job.mode }
-  host.file.write(assignment.run .. "/config.json",
-    host.json.encode({ name = e.name, shape = e.shape, train = e.train,
-      memory = e.memory, seed = e.seed }, { indent = 2 }) .. "\n")
+  local ok, why = make_folder(assignment.run, e)
+  if not ok then return self:unstarted(job, slot, "disk", why) end
   local c, message = child.start(e, slot, assignment)
-  if not c then
-    self:ended({ e = e, mode = job.mode },
-      { status = "error", error = message })
-    return
-  end
+  if not c then return self:unstarted(job, slot, "error", message) end
   c.budget, c.index = budget_of(e), e.index
   if assignment.decided then self:pinned(c, assignment.decided) end
   self.console:format(nil, "%s: starts (%s, %s, seed %d)", e.name, e.model,
