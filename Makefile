@@ -191,7 +191,14 @@ FUZZ_OBJECTS := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/fuzz/main.c,\
                   $(wildcard tests/fuzz/*.c)))
 $(BUILD)/tests/test_fuzz: $(FUZZ_OBJECTS)
 
-c-tests: $(C_TESTS)
+# Makes allocations fail: preloaded, so without the variant's sanitizer.
+$(BUILD)/tests/alloc.so: tests/faults/alloc.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	@echo "  link  $@"
+	$(Q)$(CC) -std=gnu11 $(WARNINGS) -O1 -g -fPIC -pthread -shared \
+	  $(CONFIG_CFLAGS) -o $@ $< -ldl
+
+c-tests: $(C_TESTS) $(BUILD)/tests/alloc.so
 
 # --- set-up ----------------------------------------------------------------
 deps: ## Install what is missing; OPTIONAL=1 takes the optional parts too

@@ -115,7 +115,7 @@
 ---@field close_stdin fun(self: host.process.object) Close its input.
 ---@field kill fun(self: host.process.object, signal?: string): boolean Send TERM, KILL, INT, … to its whole group.
 ---@field read_error_line fun(self: host.process.object, seconds?: number): string|nil, string? The next line of its errors.
----@field read_line fun(self: host.process.object, seconds?: number): string|nil, string? The next line of its output; nil and "timeout" or "eof".
+---@field read_line fun(self: host.process.object, seconds?: number): string|nil, string? The next line of its output; nil and "timeout", "eof" or "oom".
 ---@field wait fun(self: host.process.object, seconds?: number): table|nil, string? Wait for its end: exit or signal, core, max_rss (bytes), user, system (seconds). What it left in its group is killed.
 ---@field write fun(self: host.process.object, text: string): true|nil, string?, string? Write to its input.
 

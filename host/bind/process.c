@@ -175,7 +175,8 @@ static int push_line(lua_State *L, lh_process *p, lh_inlet *inlet) {
     return 1;
   }
   lua_pushnil(L);
-  lua_pushstring(L, got == LH_END ? "eof" : "timeout");
+  lua_pushstring(L, got == LH_END ? "eof" : got == LH_STARVED ? "oom"
+                                                               : "timeout");
   return 2;
 }
 
@@ -266,7 +267,8 @@ static int process_index(lua_State *L) {
 static const lh_function methods[] = {
     {"read_line", read_line,
      "(self, seconds?: number): string|nil, string?",
-     "The next line of its output; nil and \"timeout\" or \"eof\".", NULL},
+     "The next line of its output; nil and \"timeout\", \"eof\" or \"oom\".",
+     NULL},
     {"read_error_line", read_error_line,
      "(self, seconds?: number): string|nil, string?",
      "The next line of its errors.", NULL},

@@ -51,9 +51,10 @@ static bool make_room(lh_inlet *inlet) {
   return true;
 }
 
-/* Read one piece of what is there; ends the inlet at the end of the pipe. */
-static void fill_inlet(lh_inlet *inlet) {
-  if (!make_room(inlet)) return;
+/* Read one piece of what is there; ends the inlet at the end of the pipe.
+ * False without memory: it stays in the pipe. */
+static bool fill_inlet(lh_inlet *inlet) {
+  if (!make_room(inlet)) return false;
   ssize_t n = read(inlet->fd, inlet->data + inlet->end,
                    inlet->room - inlet->end);
   if (n > 0) {
@@ -62,6 +63,7 @@ static void fill_inlet(lh_inlet *inlet) {
   } else if (n == 0 || (errno != EINTR && errno != EAGAIN)) {
     end_inlet(inlet);
   }
+  return true;
 }
 
 /* Length of the line at the start, its newline not counted: held() when the
@@ -120,12 +122,15 @@ static int add_watches(const lh_process *p, struct pollfd *fds) {
   return n;
 }
 
-static void fill_ready(lh_process *p, const struct pollfd *fds, int n) {
+/* Read what the poll found; false without memory. */
+static bool fill_ready(lh_process *p, const struct pollfd *fds, int n) {
+  bool filled = true;
   for (int i = 0; i < n; i++) {
     if (fds[i].revents == 0) continue;
-    if (fds[i].fd == p->out.fd) fill_inlet(&p->out);
-    else if (fds[i].fd == p->err.fd) fill_inlet(&p->err);
+    if (fds[i].fd == p->out.fd) filled &= fill_inlet(&p->out);
+    else if (fds[i].fd == p->err.fd) filled &= fill_inlet(&p->err);
   }
+  return filled;
 }
 
 /* Without pidfds (Linux before 5.3) an end is noticed by looking often. */
@@ -142,8 +147,9 @@ static bool pump(lh_process *p, double deadline) {
   int ms = milliseconds_left(deadline);
   int rc = poll(fds, (nfds_t)n, limit_wait(p, ms));
   if (rc < 0) return false;
-  fill_ready(p, fds, n);
-  return rc > 0 || milliseconds_left(deadline) != 0;
+  bool filled = fill_ready(p, fds, n);
+  if (!filled) lh_sleep(0.01); /* until there is memory again */
+  return (rc > 0 && filled) || milliseconds_left(deadline) != 0;
 }
 
 lh_wait lh_process_line(lh_process *p, lh_inlet *inlet, double seconds,
@@ -158,7 +164,7 @@ lh_wait lh_process_line(lh_process *p, lh_inlet *inlet, double seconds,
     if (n > 0 && fds[n - 1].fd == p->watch && p->watch >= 0) n--;
     int rc = poll(fds, (nfds_t)n, milliseconds_left(deadline));
     if (rc <= 0) return LH_TIMEOUT;
-    fill_ready(p, fds, n);
+    if (!fill_ready(p, fds, n)) return LH_STARVED;
   }
 }
 
@@ -203,7 +209,7 @@ static void drain(lh_process *p) {
     struct pollfd fd = {.fd = inlets[i]->fd, .events = POLLIN};
     while (inlets[i]->fd >= 0 && held(inlets[i]) < MOST_HELD &&
            poll(&fd, 1, 0) > 0) {
-      fill_inlet(inlets[i]);
+      if (!fill_inlet(inlets[i])) break;
     }
   }
 }
@@ -256,7 +262,11 @@ static int poll_all(lh_process *const *processes, int count,
     milliseconds = limit_wait(processes[i], milliseconds);
   }
   int rc = poll(fds, (nfds_t)n, milliseconds);
-  for (int i = 0; i < count && rc > 0; i++) fill_ready(processes[i], fds, n);
+  bool filled = true;
+  for (int i = 0; i < count && rc > 0; i++) {
+    filled &= fill_ready(processes[i], fds, n);
+  }
+  if (!filled) lh_sleep(0.01);
   return rc;
 }
 

@@ -50,7 +50,8 @@ typedef struct lh_process {
 typedef enum lh_wait {
   LH_READY,            /* there is what was waited for */
   LH_TIMEOUT,          /* the time ran out, or a signal came */
-  LH_END               /* there will be nothing more */
+  LH_END,              /* there will be nothing more */
+  LH_STARVED           /* there is no memory to read into */
 } lh_wait;
 
 /* Start a process. On failure (LK_IO, LK_OOM; an unknown program too) nothing

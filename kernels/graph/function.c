@@ -64,6 +64,7 @@ lk_status lk_function_begin(lk_function *f, const lk_profile *profile,
   for (int i = 0; i < count; i++) add_input(f, &inputs[i], i);
   for (int i = 1; i < f->store.parameter_count; i++)
     lk_weight_declare(&f->store, &f->store.parameters[i], &plain);
+  LK_TRY(lk_store_check(&f->store, error));
   open_graph(f, profile, training);
   if (count > 0) set_batch(&f->graph, &inputs[0]);
   for (int i = 0; i < count; i++)

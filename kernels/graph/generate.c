@@ -146,6 +146,7 @@ static lk_status build(lk_generator *g, lk_error *error) {
   declare_inputs(g, &g->inputs[0], g->cached ? 1 : g->o.context);
   if (g->cached) declare_inputs(g, &g->inputs[PROMPT], g->o.chunk);
   for (int i = 0; i < g->graphs; i++) LK_TRY(build_graph(g, i, error));
+  LK_TRY(lk_store_check(&g->store, error));
   g->logits = lk_store_find_buffer(&g->store, "logits");
   g->words = g->store.buffers[g->logits].shape.dim[1];
   return open_generator(g, error);

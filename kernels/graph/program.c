@@ -29,7 +29,7 @@ lk_status lk_program_declare(const lk_program *p, lk_store *store,
                     lk_is_quantizable(w, p->o.quantize_from);
     lk_weight_declare(store, w, quantize ? &p->o.weights : &plain);
   }
-  return LK_OK;
+  return lk_store_check(store, error);
 }
 
 static void declare_data(lk_program *p) {
@@ -144,6 +144,7 @@ static lk_status compile(lk_program *p, lk_error *error) {
     LK_TRY(lk_optimizer_declare(&p->store, error));
   }
   declare_data(p);
+  LK_TRY(lk_store_check(&p->store, error));
   LK_TRY(build_graphs(p, error));
   const lk_plan *plans[2] = {&p->plan[0], &p->plan[1]};
   lk_needs_count(&p->store, p->profile, plans, p->graphs, &p->needs);

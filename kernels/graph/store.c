@@ -33,6 +33,11 @@ void lk_store_free(lk_store *s) {
   memset(s, 0, sizeof *s);
 }
 
+lk_status lk_store_check(const lk_store *s, lk_error *error) {
+  if (!s->starved) return LK_OK;
+  return lk_fail(error, LK_OOM, "no host memory for the entry of a weight");
+}
+
 /* Room for entry `count` (entry 0 stays unused). */
 static bool grow(void **array, int *count, int *room, size_t size) {
   if (*count == 0) *count = 1;
@@ -47,8 +52,10 @@ static bool grow(void **array, int *count, int *room, size_t size) {
 
 int lk_store_add_parameter(lk_store *s, const lk_parameter *p) {
   if (!grow((void **)&s->parameters, &s->parameter_count, &s->parameter_room,
-            sizeof *s->parameters))
+            sizeof *s->parameters)) {
+    s->starved = true;
     return 0;
+  }
   int index = s->parameter_count++;
   s->parameters[index] = *p;
   s->parameters[index].index = index;
@@ -80,8 +87,10 @@ int lk_store_add_buffer(lk_store *s, const char *name, lk_dtype dtype,
   int known = lk_store_find_buffer(s, name);
   if (known) return known;
   if (!grow((void **)&s->buffers, &s->buffer_count, &s->buffer_room,
-            sizeof *s->buffers))
+            sizeof *s->buffers)) {
+    s->starved = true;
     return 0;
+  }
   lk_buffer *b = &s->buffers[s->buffer_count];
   *b = (lk_buffer){.dtype = dtype, .shape = shape, .category = category};
   lk_clip_text(b->name, sizeof b->name, name, "");

@@ -60,9 +60,12 @@ typedef struct lk_store {
   int parameter_count, parameter_room;
   lk_buffer *buffers;       /* [0] unused */
   int buffer_count, buffer_room;
+  bool starved; /* an entry found no memory */
 } lk_store;
 
 void lk_store_free(lk_store *store);
+/* LK_OOM when an entry found no memory since the store was made. */
+lk_status lk_store_check(const lk_store *store, lk_error *error);
 /* A new parameter; returns its index, 0 without memory. */
 int lk_store_add_parameter(lk_store *store, const lk_parameter *parameter);
 int lk_store_parameter_count(const lk_store *store);

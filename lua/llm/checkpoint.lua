@@ -1,6 +1,7 @@
 -- Checkpoints of a run: folders step-NNNNNNNN with model.safetensors and
 -- training.safetensors (written by the program) and state.json, written last:
--- without it there is no checkpoint. The last two are kept.
+-- without it there is no checkpoint. It holds the sizes and CRCs of the others,
+-- and as its last key its own. The last two are kept.
 local host = require "host"
 local must = require("llm.metrics").must
 
@@ -31,6 +32,19 @@ local function steps_in(run)
   return names
 end
 
+-- A state's text: its last key is the CRC of the text without it.
+local function sealed(state)
+  local text = host.json.encode(state, { indent = 2 })
+  return ('%s,\n  "crc32": "%s"\n}\n'):format(text:sub(1, -3),
+    host.crc32(text))
+end
+
+-- Whether a text is what `sealed` gave.
+local function unbroken(text)
+  local head, crc = text:match '^(.*),\n  "crc32": "(%x+)"\n}\n$'
+  return head ~= nil and host.crc32(head .. "\n}") == crc
+end
+
 -- Save `program` and the plain table `state` (with .step) as a checkpoint of
 -- the run folder; older ones than the last two go. Raises on failure.
 function checkpoint.save(program, run, state, name)
@@ -39,8 +53,7 @@ function checkpoint.save(program, run, state, name)
   must(host.file.mkdir(folder))
   must(program:save(folder))
   state.files = described(folder)
-  must(host.file.write(folder .. "/state.json",
-    host.json.encode(state, { indent = 2 }) .. "\n"))
+  must(host.file.write(folder .. "/state.json", sealed(state)))
   local names = steps_in(run)
   for i = 1, #names - 2 do host.file.remove_tree(folder_of(run, names[i])) end
   return folder
@@ -50,10 +63,12 @@ end
 function checkpoint.verify(folder)
   local text = host.file.read(folder .. "/state.json")
   if not text then return nil, "no state.json" end
+  if not unbroken(text) then return nil, "state.json is damaged (CRC)" end
   local state, message = host.json.decode(text)
   if type(state) ~= "table" or type(state.files) ~= "table" then
     return nil, "state.json: " .. (message or "not a checkpoint's")
   end
+  state.crc32 = nil -- not the state's, the file's
   for _, name in ipairs(FILES) do
     local want, path = state.files[name] or {}, folder .. "/" .. name
     if host.file.size(path) ~= want.size then

@@ -10,6 +10,7 @@ local fail = require "llm.fail"
 local gpu = require "gpu"
 local host = require "host"
 local import = require "llm.import"
+local litter = require "llm.litter"
 local metrics = require "llm.metrics"
 local plan = require "llm.plan"
 local program = require "llm.program"
@@ -222,6 +223,7 @@ end
 
 local function body(sweep, e, assignment, began)
   local _ <close> = lock_run(assignment.run)
+  litter.clear_run(assignment.run, true)
   local run = prepare(sweep, e, assignment)
   run.began = began
   if sweep.hooks.on_start then sweep.hooks.on_start(e) end

@@ -10,24 +10,31 @@ local function lives(pid)
   return pid ~= host.process.pid() and host.process.start_time(pid) ~= nil
 end
 
--- Remove them from a folder (nothing happens when there is none).
-function litter.clear(folder)
+-- Remove them from a folder (nothing happens when there is none). all: those of
+-- processes that seem to live, too; the caller holds the folder's lock.
+function litter.clear(folder, all)
   for _, name in ipairs(host.file.list(folder) or {}) do
     local pid = name:match "%.tmp%.(%d+)$"
     pid = pid and math.tointeger(pid)
-    if pid and not lives(pid) then host.file.remove(folder .. "/" .. name) end
+    if pid and (all or not lives(pid)) then
+      host.file.remove(folder .. "/" .. name)
+    end
   end
 end
 
--- Remove them from a sweep's folder and its runs, whose lock the caller holds.
+-- Remove them from a run's folder and its checkpoints.
+function litter.clear_run(run, all)
+  litter.clear(run, all)
+  for _, step in ipairs(host.file.list(run .. "/checkpoints") or {}) do
+    litter.clear(run .. "/checkpoints/" .. step, all)
+  end
+end
+
+-- Remove them from a sweep's folder and its runs.
 function litter.clear_sweep(out)
   litter.clear(out)
   for _, name in ipairs(host.file.list(out .. "/runs") or {}) do
-    local run = out .. "/runs/" .. name
-    litter.clear(run)
-    for _, step in ipairs(host.file.list(run .. "/checkpoints") or {}) do
-      litter.clear(run .. "/checkpoints/" .. step)
-    end
+    litter.clear_run(out .. "/runs/" .. name)
   end
 end
 
