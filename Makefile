@@ -38,8 +38,8 @@ WERROR   := $(if $(CI),$(if $(filter release,$(VARIANT)),-Werror))
 
 # --- what this machine has (tests/packages, found by .ci/setup) ------------
 # Goals that must work before anything is installed do without it.
-BARE := help deps clean lint test test-long prove sweep uninstall configure \
-        fuzz
+BARE := help deps clean lint test test-long tsan-test prove sweep uninstall \
+        configure fuzz
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
   include $(CONFIG)
 endif
@@ -223,11 +223,20 @@ RUN_TESTS = tests/run --variant $(VARIANT) \
 test: build-tests ## Install what is missing, build, run the tests (T=name)
 	@$(RUN_TESTS) $(T)
 
-# Fault campaigns and every GPU architecture come on top.
+# What has threads and processes: loader, thread pool, web server, supervisor.
+TSAN_C     := test_sys_process test_text_loader test_cpu test_web_http
+TSAN_TESTS := $(TSAN_C) test_host_process test_threads test_kills
+tsan-test: ## Loader, pool and supervisor under the thread sanitizer
+	@$(MAKE) --no-print-directory VARIANT=tsan build/tsan/llmhost \
+	  $(TSAN_C:%=build/tsan/tests/%)
+	@TSAN_OPTIONS=exitcode=66 tests/run --variant tsan $(TSAN_TESTS)
+
+# Fault campaigns, the thread sanitizer and every GPU architecture come on top.
 test-long: TIERS := test long
 test-long: build-tests ## The tests, fault campaigns, all GPU architectures
 	@$(MAKE) --no-print-directory VARIANT=asan all
 	@$(MAKE) --no-print-directory GPU_ARCH=all all
+	@$(MAKE) --no-print-directory tsan-test
 	@$(RUN_TESTS) --sanitized-lua --limit 7200 --tier test --tier long $(T)
 
 prove: TIERS := test prove
