@@ -98,7 +98,7 @@ end)
 
 -- A folder of pkg-config files that knows the required parts alone.
 local REQUIRED = { "lua5.4 lua-5.4 lua54 lua", "libpcre2-8",
-  "openblas cblas cblas-netlib blis flexiblas blas-netlib blas" }
+  "openblas blis flexiblas" }
 
 check.case("an absent optional part is reported with its cost", function()
   local folder = scratch .. "/pc"
@@ -120,6 +120,26 @@ check.case("an absent optional part is reported with its cost", function()
   local config = assert(io.open(out)):read("a")
   check.truthy(config:find("HAVE_BLAS := ", 1, true), config)
   check.truthy(not config:find("ZLIB", 1, true), config)
+end)
+
+check.case("the reference BLAS is taken only when asked for", function()
+  local folder, out = scratch .. "/netlib", scratch .. "/netlib.mk"
+  run("mkdir -p " .. folder)
+  for i, names in ipairs(REQUIRED) do
+    for name in names:gmatch("%S+") do
+      run(("pkg-config --exists %s && cp $(pkg-config --variable=pcfiledir %s)"
+        .. "/%s.pc %s/%s.pc"):format(name, name, name, folder,
+        i == #REQUIRED and "blas-netlib" or name))
+    end
+  end
+  local configure = "PKG_CONFIG_PATH= PKG_CONFIG_LIBDIR=" .. folder
+    .. " .ci/setup configure " .. out
+  local text, code = run(configure)
+  check.equal(code, 1, text)
+  check.truthy(text:find("missing: libopenblas-dev", 1, true), text)
+  text, code = run("BLAS=blas-netlib " .. configure)
+  check.equal(code, 0, text)
+  check.truthy(text:find("blas +blas%-netlib"), text)
 end)
 
 check.case("the list of packages is well formed", function()
