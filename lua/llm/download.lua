@@ -136,11 +136,12 @@ local function keep(how, answer)
     return nil, ("%s: what came is not what it should be: %s"):format(how.url,
       wrong), "refused"
   end
-  local ok, message, code = host.file.rename(part_of(how.path), how.path)
-  if not ok then return nil, message, code end
-  if host.file.exists(note_of(how.path)) then
-    host.file.remove(note_of(how.path))
+  -- The note goes first: after the part no one would look for it.
+  local ok, message, code = host.file.remove_tree(note_of(how.path))
+  if ok then
+    ok, message, code = host.file.rename(part_of(how.path), how.path)
   end
+  if not ok then return nil, message, code end
   return answer
 end
 

@@ -115,9 +115,10 @@ end
 
 -- Start the folder again, for the revision that a page is of.
 local function begin(folder, page, spec, failed)
-  host.file.remove_tree(folder)
-  local ok, message, code = host.file.mkdir(folder)
-  if not ok then failed(message, code) end
+  for _, make in ipairs { host.file.remove_tree, host.file.mkdir } do
+    local ok, message, code = make(folder)
+    if not ok then failed(message, code) end
+  end
   local note = { revision = page.revision, rows = page.rows,
     source = spec.name }
   write(folder .. "/about.json", host.json.encode(note), failed)

@@ -52,16 +52,14 @@ function resume.lock(sweep)
 end
 
 local MINE = { "journal.jsonl", "experiment_log.txt",
-  "experiment_results.json", "experiment_report.md", "dashboard.html" }
+  "experiment_results.json", "experiment_report.md", "dashboard.html", "runs" }
 
--- Remove what an earlier sweep left in the folder.
+-- Remove what an earlier sweep left in the folder; raises where that cannot be
+-- done, for what stays would be continued.
 function resume.start_over(sweep)
   for _, name in ipairs(MINE) do
-    local path = sweep.out .. "/" .. name
-    if host.file.exists(path) then host.file.remove(path) end
-  end
-  if host.file.exists(sweep.out .. "/runs") then
-    host.file.remove_tree(sweep.out .. "/runs")
+    local ok, message, code = host.file.remove_tree(sweep.out .. "/" .. name)
+    if not ok then fail.raise(code, "%s", message) end
   end
 end
 
