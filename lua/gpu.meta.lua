@@ -55,6 +55,15 @@
 ---@field mode? "arena"|"poisoned"|"separate" how memory is had: arena; for checks poisoned, separate
 ---@field [integer] any the first options, by position
 
+---@class gpu.time_product.options
+---@field m? integer rows of the result
+---@field n? integer its columns
+---@field k? integer terms of each sum
+---@field transpose_a? boolean the first factor is stored [k, m]
+---@field transpose_b? boolean the second factor is stored [n, k]
+---@field runs? integer how often; the least time counts; 3
+---@field [integer] any the first options, by position
+
 ---@class gpu
 ---@field arange fun(shape: gpu.arange.options): gpu.tensor first, first + step, …: gpu.arange{5, first = 0, step = 1}.
 ---@field compile fun(model: gpu.layer, options: gpu.compile.options): gpu.program Turn a layer tree into a planned program.
@@ -71,6 +80,7 @@
 ---@field save fun(path: string, tensors: table<string, gpu.tensor>, metadata?: table<string, string>): boolean|nil, string?, string? Write tensors as a safetensors file, atomically; nil, message, code when the disk refuses.
 ---@field seed fun(seed: integer) Seed the random numbers of tensors made from now on.
 ---@field tensor fun(values: gpu.tensor.options): gpu.tensor A tensor of nested tables of numbers.
+---@field time_product fun(options: gpu.time_product.options): number time_product{m, n, k}: seconds of one matrix product of the current device's own dtype, the least of some runs.
 ---@field tune fun(path?: string|false): string|nil, string? From now on choose the algorithms of matrix products by measuring, once a shape, and keep the choices in a file, by default in the cache folder, one for each device and version; false: take the libraries' own, as at the start. Returns the file's path; nil and the reason where nothing is chosen.
 ---@field tuning fun(): table|nil, string? The choices in force: path, hash (of device, versions and choices), known, measured (by this process), error (why the file could not be written); nil and the reason where the libraries choose.
 ---@field utilization fun(now?: boolean): table|nil, string? How busy the current device is: compute, memory (percent), watts, celsius, memory_total, memory_used, process_memory (bytes by the driver's count), throttled, power_capped, reasons; up to half a second old unless `now`; nil and the reason where it cannot be known.

@@ -124,6 +124,39 @@ static int gpu_peaks(lua_State *L) {
   return 1;
 }
 
+typedef struct timing {
+  lk_product product;
+  int64_t runs;
+} timing;
+
+#define TIMED(field) offsetof(timing, product.field)
+static const lh_option timing_options[] = {
+    {"m", LH_INTEGER, TIMED(m), 1, 1 << 24, NULL, "rows of the result"},
+    {"n", LH_INTEGER, TIMED(n), 1, 1 << 24, NULL, "its columns"},
+    {"k", LH_INTEGER, TIMED(k), 1, 1 << 24, NULL, "terms of each sum"},
+    {"transpose_a", LH_BOOLEAN, TIMED(transpose_a), 0, 0, NULL,
+     "the first factor is stored [k, m]"},
+    {"transpose_b", LH_BOOLEAN, TIMED(transpose_b), 0, 0, NULL,
+     "the second factor is stored [n, k]"},
+    {"runs", LH_INTEGER, offsetof(timing, runs), 1, 1000, NULL,
+     "how often; the least time counts; 3"},
+    {NULL, LH_INTEGER, 0, 0, 0, NULL, NULL}};
+
+static int gpu_time_product(lua_State *L) {
+  timing t = {.runs = 3};
+  double seconds;
+  lk_context *c = lh_context(L);
+  luaL_checktype(L, 1, LUA_TTABLE);
+  lh_options(L, 1, "time_product", timing_options, 3, &t);
+  if (t.product.m < 1 || t.product.n < 1 || t.product.k < 1) {
+    lh_raise(L, LK_ARGUMENT, "time_product: give m, n and k");
+  }
+  lh_check(L, lk_peaks_product(c, c->profile->compute, &t.product,
+                               (int)t.runs, &seconds), &c->error);
+  lua_pushnumber(L, seconds);
+  return 1;
+}
+
 /* Set `key` to "13.0" of 13000, nothing of 0. */
 static void set_version(lua_State *L, const char *key, int version) {
   if (version <= 0) return;
@@ -166,6 +199,9 @@ static const lh_function functions[] = {
     {"peaks", gpu_peaks, "(): table",
      "What the current device attains, measured: flops of a large product in "
      "dtype, bandwidth in bytes a second of a large copy.", NULL},
+    {"time_product", gpu_time_product, "(options: table): number",
+     "time_product{m, n, k}: seconds of one matrix product of the current "
+     "device's own dtype, the least of some runs.", timing_options},
     {"cuda", gpu_cuda, "(): table|nil, string?",
      "What the CUDA plugin is: toolkit, runtime, driver (versions), cublaslt, "
      "architectures; nil and the reason where there is none.", NULL},

@@ -40,41 +40,72 @@ static lk_status fill_random(lk_context *context, lk_tensor t) {
   return status;
 }
 
-/* A call of `op` on square matrices that share one storage. */
-static lk_status time_call(lk_context *context, lk_op op, int inputs,
-                           lk_dtype dtype, int64_t n, double *seconds) {
-  lk_storage *storage = NULL;
-  int64_t bytes = lk_dtype_bytes(dtype, n * n);
-  LK_TRY(lk_storage_new(context, (1 + inputs) * bytes, LK_DATA, &storage));
-  lk_status status = context->backend->zero(context, lk_storage_data(storage),
-                                            (1 + inputs) * bytes);
-  lk_call call = {.op = op};
-  lk_tensor t = {.data = lk_storage_data(storage), .dtype = dtype,
-                 .shape = lk_shape_of(n, n)};
-  for (int i = 0; i < LK_MAX_RESULTS; i++) call.out[i] = LK_ABSENT;
-  for (int i = 0; i < LK_MAX_INPUTS; i++) call.in[i] = LK_ABSENT;
-  call.out[0] = t;
-  for (int i = 0; i < inputs; i++) {
-    t.data = (char *)t.data + bytes;
-    call.in[i] = t;
+enum { PARTS = 3 }; /* of a timed call: its result and up to two inputs */
+
+/* The least seconds of `runs` runs of `call`, whose result and inputs have a
+ * shape and a dtype and get their memory here: products multiply numbers. */
+static lk_status time_call(lk_context *context, lk_call *call, int runs,
+                           double *seconds) {
+  lk_tensor *part[PARTS] = {&call->out[0], &call->in[0], &call->in[1]};
+  int64_t bytes[PARTS] = {0}, total = 0;
+  for (int i = 0; i < PARTS; i++) {
+    if (part[i]->shape.rank < 0) continue;
+    int64_t size = lk_dtype_bytes(part[i]->dtype,
+                                  lk_shape_count(part[i]->shape));
+    bytes[i] = (size + 255) / 256 * 256;
+    total += bytes[i];
   }
-  t.data = lk_storage_data(storage);
-  t.shape = lk_shape_of((1 + inputs) * n, n);
-  if (status == LK_OK && inputs == 2) status = fill_random(context, t);
-  if (status == LK_OK) status = best_time(context, &call, 4, seconds);
+  lk_storage *storage = NULL;
+  LK_TRY(lk_storage_new(context, total, LK_DATA, &storage));
+  char *at = lk_storage_data(storage);
+  lk_status status = context->backend->zero(context, at, total);
+  for (int i = 0; i < PARTS; at += bytes[i], i++) {
+    if (bytes[i] == 0) continue;
+    part[i]->data = at;
+    if (i > 0 && call->op == LK_OP_matmul && status == LK_OK) {
+      status = fill_random(context, *part[i]);
+    }
+  }
+  if (status == LK_OK) status = best_time(context, call, runs, seconds);
   lk_storage_release(storage);
   return status;
+}
+
+static lk_tensor matrix(lk_dtype dtype, int64_t rows, int64_t columns) {
+  return (lk_tensor){.dtype = dtype, .shape = lk_shape_of(rows, columns)};
+}
+
+/* A call of `op` on square matrices. */
+static lk_status time_square(lk_context *context, lk_op op, int inputs,
+                             lk_dtype dtype, int64_t n, double *seconds) {
+  lk_call call = lk_call_new(op);
+  call.out[0] = matrix(dtype, n, n);
+  for (int i = 0; i < inputs; i++) call.in[i] = call.out[0];
+  return time_call(context, &call, 4, seconds);
 }
 
 /* The same with n halved until it fits beside what the device holds. */
 static lk_status time_fitting(lk_context *context, lk_op op, int inputs,
                               lk_dtype dtype, int64_t *n, double *seconds) {
-  lk_status status = time_call(context, op, inputs, dtype, *n, seconds);
+  lk_status status = time_square(context, op, inputs, dtype, *n, seconds);
   while (status == LK_OOM && *n > 512) {
     *n /= 2;
-    status = time_call(context, op, inputs, dtype, *n, seconds);
+    status = time_square(context, op, inputs, dtype, *n, seconds);
   }
   return status;
+}
+
+lk_status lk_peaks_product(lk_context *context, lk_dtype dtype,
+                           const lk_product *p, int runs, double *seconds) {
+  lk_call call = lk_call_new(LK_OP_matmul);
+  call.attr.transpose_a = p->transpose_a;
+  call.attr.transpose_b = p->transpose_b;
+  call.out[0] = matrix(dtype, p->m, p->n);
+  call.in[0] = p->transpose_a ? matrix(dtype, p->k, p->m)
+                              : matrix(dtype, p->m, p->k);
+  call.in[1] = p->transpose_b ? matrix(dtype, p->n, p->k)
+                              : matrix(dtype, p->k, p->n);
+  return time_call(context, &call, runs, seconds);
 }
 
 lk_status lk_peaks_measure(lk_context *context, lk_dtype dtype,

@@ -15,4 +15,15 @@ typedef struct lk_peaks {
 lk_status lk_peaks_measure(lk_context *context, lk_dtype dtype,
                            lk_peaks *peaks);
 
+/* c[m,n] = a · b, each stored as it is multiplied or turned. */
+typedef struct lk_product {
+  int64_t m, n, k;
+  bool transpose_a, transpose_b; /* a is stored [k,m], b [n,k] */
+} lk_product;
+
+/* Seconds of one such product in `dtype`, the least of `runs` after one that
+ * is not counted; fails with LK_OOM when it does not fit. */
+lk_status lk_peaks_product(lk_context *context, lk_dtype dtype,
+                           const lk_product *p, int runs, double *seconds);
+
 #endif

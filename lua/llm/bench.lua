@@ -5,6 +5,7 @@ local gpu = require "gpu"
 local host = require "host"
 local model = require "llm.model"
 local program = require "llm.program"
+local sgemm = require "llm.sgemm"
 
 local bench = {}
 
@@ -24,10 +25,14 @@ bench.variants = {
 local OPTIMIZER = { optimizer = "muon", lr = 1e-3, weight_decay = .1,
   muon_lr = .01, momentum = .95, clip = 1, warmup = .05, final = .1 }
 
-local function compile(c)
+local function layers(c)
   local shape = { vocab = c.vocab, dropout = c.dropout }
   for key, value in pairs(c.row) do shape[key] = value end
-  return gpu.compile(model.transformer(shape), { batch = c.batch, seq = c.seq,
+  return model.transformer(shape)
+end
+
+local function compile(c, tree)
+  return gpu.compile(tree, { batch = c.batch, seq = c.seq,
     accumulate = c.accumulate, quantize = c.storage,
     recompute = c.recompute or "none", saved = c.saved, precision = c.precision,
     head_chunk = c.head_chunk, fuse_group = c.fuse_group,
@@ -81,7 +86,8 @@ local function median(list)
 end
 
 -- Steps after `c.warmup` ones: the seconds of each, first and last loss.
-local function time_steps(p, c, x, y, out)
+-- `after(seconds)` is called after each step that counts.
+local function time_steps(p, c, x, y, out, after)
   local seconds = {}
   for i = 1, c.warmup + c.steps do
     local r = p:step(x, y, i)
@@ -90,7 +96,10 @@ local function time_steps(p, c, x, y, out)
       out.first_loss = r.loss
       out.first_step_seconds = c.began and host.clock() - c.began
     end
-    if i > c.warmup then seconds[#seconds + 1] = r.seconds end
+    if i > c.warmup then
+      seconds[#seconds + 1] = r.seconds
+      after(r.seconds)
+    end
     out.loss = r.loss
   end
   return seconds
@@ -105,6 +114,26 @@ local function memory_of(p, ids, out)
     out.process = host.process.memory().peak
   else
     out.process, out.beyond = here.process, driver.beyond(here)
+  end
+end
+
+-- A function for after each step that counts: the memory that the first took
+-- and, on a CPU, the share of sgemm: the step's necessary work a second over
+-- the rate of the model's own products, timed here, where both met the same
+-- machine.
+local function after_step(p, c, tree, ids, out)
+  local products = gpu.device() == "cpu"
+    and sgemm.products(tree, c.batch * c.seq)
+  local shares, rates = {}, {}
+  return function(seconds)
+    if not out.planned then memory_of(p, ids, out) end
+    if not products then return end
+    out.necessary_flops = p:flops().model * c.accumulate
+      + sgemm.update_flops(tree)
+    rates[#rates + 1] = sgemm.rate(products)
+    shares[#shares + 1] = out.necessary_flops / seconds / rates[#rates]
+    out.sgemm_share = median { table.unpack(shares) }
+    out.sgemm_flops = median { table.unpack(rates) }
   end
 end
 
@@ -136,14 +165,15 @@ function bench.measure(c)
   if c.tune then gpu.tune() end
   local out = { device = device_model(), tokens = c.batch * c.seq
     * c.accumulate }
-  local p <close> = compile(c)
-  local seconds = time_steps(p, c, x, y, out)
+  local tree = layers(c)
+  local p <close> = compile(c, tree)
+  local seconds = time_steps(p, c, x, y, out,
+    after_step(p, c, tree, x:bytes() + y:bytes(), out))
   out.step_seconds = median(seconds)
   out.step_seconds_min, out.step_seconds_max = seconds[1], seconds[#seconds]
   out.tokens_per_second = out.tokens / out.step_seconds
   out.model_flops = p:flops().model * c.accumulate
   out.parameters = p:count().parameters
-  memory_of(p, x:bytes() + y:bytes(), out)
   out.tuning = (gpu.tuning() or {}).hash
   local use = gpu.utilization()
   if use then out.throttled, out.reasons = use.throttled, use.reasons end

@@ -54,7 +54,8 @@ local function cells(entry)
     rate(p.tokens_per_second),
     number(ratio(r.tokens_per_second, p.tokens_per_second), "%.2f"),
     percent(ratio(flops, peak)), percent(r.speed_of_light),
-    percent(ratio(r.tokens_per_second, floor_of(r, c))), gib(r.accounted),
+    percent(r.sgemm_share or ratio(r.tokens_per_second, floor_of(r, c))),
+    gib(r.accounted),
     gib(r.process), gib(p.peak_memory_bytes),
     number(ratio(own, p.peak_memory_bytes), "%.2f") }
 end
@@ -63,8 +64,9 @@ end
 function benchtable.lines(entries)
   local rows = {}
   for i, entry in ipairs(entries) do rows[i] = cells(entry) end
+  local floor = entries[1].cpu and "sgemm" or "floor"
   local lines = columns.text({ "model", "batch", "variant", "tok/s", "peer",
-    "ratio", "MFU", "light", "floor", "GiB", "proc", "peer", "ratio" }, rows,
+    "ratio", "MFU", "light", floor, "GiB", "proc", "peer", "ratio" }, rows,
     { 1, 2, 3 }, " ")
   for _, entry in ipairs(entries) do
     if entry.note then lines[#lines + 1] = entry.note end
@@ -81,6 +83,12 @@ function benchtable.legend(entry)
   local lines = { ("GiB: peak by the accountant (= planned); proc: by the %s; "
     .. "peer: PyTorch's %s"):format(who, whose),
     "light: least time of every call at the measured peaks / time of a step" }
+  if r.sgemm_flops then
+    lines[#lines + 1] = "sgemm: 6·N + 6·L·d·T a token and Newton–Schulz "
+      .. "by halves, over the rate of the"
+    lines[#lines + 1] = ("  model's own products, timed after every step "
+      .. "(here %.1f GFLOP/s)"):format(r.sgemm_flops / 1e9)
+  end
   if peak then
     lines[#lines + 1] = ("MFU of %.4g TFLOP/s (%s)"):format(peak / 1e12, from)
   end

@@ -41,10 +41,11 @@ check.case("one table within 100 columns, the best peer, a profile", function()
   for line in out:gmatch "[^\n]+" do
     check.truthy(utf8.len(line) <= 100, line)
   end
-  check.truthy(out:find("model +batch +variant +tok/s +peer +ratio +MFU"), out)
+  check.truthy(out:find("model +batch +variant +tok/s +peer +ratio +MFU +light"
+    .. " +sgemm"), out)
   for _, variant in ipairs { "none", "fp4" } do
     local peer_rate, gib = out:match("128d 2L +2x16 +" .. variant
-      .. " +%S+ +(%d+) +[%d.]+ +[%d.]+%% +[%d.]+%% +%- +[%d.]+ +[%d.]+ "
+      .. " +%S+ +(%d+) +[%d.]+ +[%d.]+%% +[%d.]+%% +[%d.]+%% +[%d.]+ +[%d.]+ "
       .. "+([%d.]+) ")
     check.equal(peer_rate, "3000", out) -- compile beat eager
     check.equal(gib, "1.00")
@@ -73,6 +74,27 @@ check.case("--json: every figure, and bad ones of none", function()
   check.truthy(r.first_step_seconds > 0 and r.first_step_seconds < 60)
   check.truthy(r.speed_of_light > 0)
   check.equal(list[1].peer, nil)
+  -- 6·N + 6·L·d·T a token; five symmetric steps of 384×128, 128×128, 512×128
+  -- and 128×512 in each of two layers.
+  local update = 2 * 5 * (3 * 128 ^ 2 * (384 + 128 + 512 + 512) + 4 * 128 ^ 3)
+  check.equal(r.necessary_flops, 6 * r.parameters * 32
+    + 6 * 2 * 128 * 16 * 32 + update)
+  check.near(r.sgemm_share, r.necessary_flops / r.step_seconds
+    / r.sgemm_flops, r.sgemm_share) -- a median of ratios
+end)
+
+check.case("the products of a step: each matrix three ways", function()
+  local sgemm = require "llm.sgemm"
+  local tree = require("llm.model").transformer { vocab = 96, d_model = 32,
+    n_layers = 3, n_heads = 2, d_ff = 64 }
+  local flops, weights = 0, 0
+  for _, p in ipairs(sgemm.products(tree, 40)) do
+    flops = flops + 2 * p[1] * p[2] * p[3] * p.times
+  end
+  for _, p in ipairs(tree:parameters()) do
+    if #p.shape == 2 then weights = weights + p.shape[1] * p.shape[2] end
+  end
+  check.equal(flops, 6 * weights * 40)
 end)
 
 check.case("without PyTorch ours alone, and which python was asked", function()

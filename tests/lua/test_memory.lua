@@ -122,6 +122,17 @@ check.case("peaks: a product's and a copy's rate, measured", function()
     tostring(p.bandwidth))
 end)
 
+check.case("time_product: seconds, and nothing stays allocated", function()
+  local before = gpu.memory.stats().current
+  local small = gpu.time_product { 64, 64, 64, runs = 1 }
+  local large = gpu.time_product { 512, 512, 512, transpose_a = true,
+    transpose_b = true }
+  check.truthy(small > 0 and large > small, small .. ", " .. large)
+  check.equal(gpu.memory.stats().current, before)
+  check.raises("time_product: give m, n and k", gpu.time_product, { 4, 4 })
+  check.raises("did you mean 'runs'?", gpu.time_product, { 4, 4, 4, run = 1 })
+end)
+
 check.case("what the CUDA plugin is, or why there is none", function()
   local cuda, why = gpu.cuda()
   if not cuda then
