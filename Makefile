@@ -32,7 +32,8 @@ CFLAGS_fuzz    := -O1 -g -fsanitize=fuzzer-no-link,address,undefined \
                   -fno-omit-frame-pointer -fno-sanitize-recover=undefined
 CFLAGS_tsan    := -O1 -g -fsanitize=thread -fno-omit-frame-pointer
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes \
-            -Werror=implicit-function-declaration
+            -Werror=implicit-function-declaration \
+            $(if $(findstring clang,$(CC)),-Wno-unknown-pragmas)
 # A warning fails CI; a user's newer compiler may still warn.
 WERROR   := $(if $(CI),$(if $(filter release,$(VARIANT)),-Werror))
 

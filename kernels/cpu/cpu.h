@@ -23,6 +23,15 @@ typedef struct cpu_provider {
                 float *c, int ldc);
 } cpu_provider;
 
+/* Elements of vector a, then b, in the order of the constants; `pick` is the
+ * type of a vector of as many integers of their size. */
+#ifdef __clang__
+#define CPU_SHUFFLE(pick, a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define CPU_SHUFFLE(pick, a, b, ...) \
+  __builtin_shuffle(a, b, (pick){__VA_ARGS__})
+#endif
+
 typedef struct cpu_pool cpu_pool;
 
 /* context->state of a CPU context. */

@@ -34,11 +34,7 @@ static draw_source draw_open(const lk_tensor *clock, const lk_attr *attr) {
 
 /* Counter words are kept one to a 64-bit lane, their upper halves unused: x86
  * multiplies the lower halves of such lanes to 64 bits at once. */
-#ifdef __clang__
-#define DRAW_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define DRAW_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (draw_v){__VA_ARGS__})
-#endif
+#define DRAW_SHUFFLE(a, b, ...) CPU_SHUFFLE(draw_v, a, b, __VA_ARGS__)
 #if defined(__AVX2__)
 typedef uint64_t draw_v __attribute__((vector_size(32)));
 typedef int draw_half __attribute__((vector_size(32)));

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "cpu.h"
+
 #if defined(__AVX512F__)
 enum { TILE_BYTES = 64 };
 #elif defined(__AVX__)
@@ -112,36 +114,33 @@ static void tile_pack(const float *x, int64_t ld, int64_t rows,
 }
 
 typedef float tile_8 __attribute__((vector_size(32)));
+typedef int32_t tile_8i __attribute__((vector_size(32)));
 typedef float tile_8m __attribute__((vector_size(32), aligned(4), may_alias));
+
+#define TILE_SHUFFLE(a, b, ...) CPU_SHUFFLE(tile_8i, a, b, __VA_ARGS__)
 
 /* Eight rows of x, `ld` floats apart, turned: eight numbers of each of eight
  * columns, `step` floats apart at `to`; times `scale`. */
 static inline void tile_turn_8(const float *x, int64_t ld, float scale,
                                float *to, int64_t step) {
-  typedef int32_t pick __attribute__((vector_size(32)));
-  const pick low = {0, 8, 1, 9, 4, 12, 5, 13};
-  const pick high = {2, 10, 3, 11, 6, 14, 7, 15};
-  const pick even = {0, 1, 8, 9, 4, 5, 12, 13};
-  const pick odd = {2, 3, 10, 11, 6, 7, 14, 15};
-  const pick left = {0, 1, 2, 3, 8, 9, 10, 11};
-  const pick right = {4, 5, 6, 7, 12, 13, 14, 15};
   tile_8 r[8], t[8];
   for (int i = 0; i < 8; i++)
     r[i] = scale * (tile_8)*(const tile_8m *)(x + i * ld);
   for (int i = 0; i < 8; i += 2) { /* pairs of rows, by two columns */
-    t[i] = __builtin_shuffle(r[i], r[i + 1], low);
-    t[i + 1] = __builtin_shuffle(r[i], r[i + 1], high);
+    t[i] = TILE_SHUFFLE(r[i], r[i + 1], 0, 8, 1, 9, 4, 12, 5, 13);
+    t[i + 1] = TILE_SHUFFLE(r[i], r[i + 1], 2, 10, 3, 11, 6, 14, 7, 15);
   }
   for (int i = 0; i < 8; i += 4) /* four rows, a column in each half */
     for (int j = 0; j < 2; j++) {
-      r[i + 2 * j] = __builtin_shuffle(t[i + j], t[i + j + 2], even);
-      r[i + 2 * j + 1] = __builtin_shuffle(t[i + j], t[i + j + 2], odd);
+      const tile_8 *p = &t[i + j];
+      r[i + 2 * j] = TILE_SHUFFLE(p[0], p[2], 0, 1, 8, 9, 4, 5, 12, 13);
+      r[i + 2 * j + 1] = TILE_SHUFFLE(p[0], p[2], 2, 3, 10, 11, 6, 7, 14, 15);
     }
   for (int i = 0; i < 4; i++) {
     *(tile_8m *)(to + i * step) =
-        (tile_8m)__builtin_shuffle(r[i], r[i + 4], left);
+        (tile_8m)TILE_SHUFFLE(r[i], r[i + 4], 0, 1, 2, 3, 8, 9, 10, 11);
     *(tile_8m *)(to + (i + 4) * step) =
-        (tile_8m)__builtin_shuffle(r[i], r[i + 4], right);
+        (tile_8m)TILE_SHUFFLE(r[i], r[i + 4], 4, 5, 6, 7, 12, 13, 14, 15);
   }
 }
 

@@ -78,6 +78,19 @@ check.case("changed flags rebuild everything", function()
   check.equal(table.concat(again, " "), table.concat(every, " "))
 end)
 
+check.case("clang takes the CPU's operators, for `make fuzz`", function()
+  if select(2, run("command -v clang")) ~= 0 then check.skip "no clang" end
+  local text = make("-n -W kernels/cpu/level.c VARIANT=fuzz CC=clang CUDA= all")
+  local lines = 0
+  for line in text:gsub("\\\n", ""):gmatch "clang [^\n]* kernels/cpu/level%.c" do
+    lines = lines + 1
+    local said, code = run((line:gsub(" %-MMD %-MP ", " ")
+      :gsub(" %-c ", " -fsyntax-only ")))
+    check.equal(code, 0, said)
+  end
+  check.truthy(lines > 0, text)
+end)
+
 check.case("make help lists the commands of the README", function()
   local text = make("help")
   for _, word in ipairs { "sweep", "test", "install", "bench", "lint" } do
