@@ -3,6 +3,7 @@
 -- layer and storage format that must learn. On a GPU all of it runs on the CPU
 -- too, and every loss must be the CPU's. Prints one line; exit code 1 when
 -- something is wrong.
+local cases = require "llm.selfcases"
 local gpu = require "gpu"
 local nn = gpu.nn
 
@@ -10,6 +11,7 @@ local failed, checks, seen = {}, 0, {}
 local here = gpu.device()       -- the device under test
 local where = here              -- the one in turn
 local losses = {}               -- by model, of the CPU
+local said = {}                 -- and what it gave beside them
 
 local function near(a, b)
   return math.abs(a - b) <= 1e-4 * math.max(1, math.abs(b))
@@ -23,111 +25,6 @@ local function case(name, got, want)
       return
     end
   end
-end
-
--- --- numbers ---------------------------------------------------------------
-
-local ROWS, WIDTH = 9, 7
-
-local function numbers(n, seed)
-  local list = {}
-  for i = 1, n do
-    seed = (1103515245 * seed + 12345) % 2147483648
-    list[i] = seed / 1073741824 - 1
-  end
-  return list
-end
-
-local function rows(list, width)
-  local out = {}
-  for i = 1, #list, width do
-    out[#out + 1] = table.move(list, i, i + width - 1, 1, {})
-  end
-  return out
-end
-
-local function flat(t) return t:reshape { t:numel() }:table() end
-
-local function product(a, b, n, k, m)
-  local out = {}
-  for i = 0, n - 1 do
-    for j = 0, m - 1 do
-      local sum = 0
-      for x = 0, k - 1 do
-        sum = sum + a[i * k + x + 1] * b[x * m + j + 1]
-      end
-      out[#out + 1] = sum
-    end
-  end
-  return out
-end
-
-local function map(list, f)
-  local out = {}
-  for i, x in ipairs(list) do out[i] = f(x) end
-  return out
-end
-
-local function each_row(list, f)
-  local out = {}
-  for i, row in ipairs(rows(list, WIDTH)) do out[i] = f(row) end
-  return out
-end
-
-local function sum_of(list)
-  local sum = 0
-  for _, x in ipairs(list) do sum = sum + x end
-  return sum
-end
-
-local function elementwise(A, a)
-  case("add", flat(A + A), map(a, function(x) return 2 * x end))
-  case("sub", flat(A - A * A), map(a, function(x) return x - x * x end))
-  case("mul", flat(A * A), map(a, function(x) return x * x end))
-  case("div", flat(A / (A * A + 1)), map(a, function(x)
-    return x / (x * x + 1)
-  end))
-  case("exp", flat(A:exp()), map(a, math.exp))
-  case("sqrt", flat((A * A):sqrt()), map(a, math.abs))
-  case("silu", flat(A:silu()), map(a, function(x)
-    return x / (1 + math.exp(-x))
-  end))
-end
-
-local function reductions(A, a)
-  case("sum", { A:sum():item() }, { sum_of(a) })
-  case("mean", { A:mean():item() }, { sum_of(a) / #a })
-  case("max", flat(A:max(2)), each_row(a, function(row)
-    return math.max(table.unpack(row))
-  end))
-  case("min", flat(A:min(2)), each_row(a, function(row)
-    return math.min(table.unpack(row))
-  end))
-  case("softmax", flat(A:softmax(2):sum(2)), each_row(a, function()
-    return 1
-  end))
-end
-
-local function shapes(A, a)
-  local turned = {}
-  for j = 1, WIDTH do
-    for i = 1, ROWS do turned[#turned + 1] = a[(i - 1) * WIDTH + j] end
-  end
-  case("transpose", flat(A:transpose(1, 2):clone()), turned)
-  case("slice", flat(A:slice(1, 2, 3):clone()),
-    table.move(a, WIDTH + 1, 3 * WIDTH, 1, {}))
-  local twice = table.move(a, 1, #a, #a + 1, table.move(a, 1, #a, 1, {}))
-  case("cat", flat(A:cat(A, 1)), twice)
-end
-
-local function arithmetic()
-  local a, b = numbers(ROWS * WIDTH, 1), numbers(WIDTH * 11, 2)
-  local A = gpu.tensor(rows(a, WIDTH))
-  case("matmul", flat(A:matmul(gpu.tensor(rows(b, 11)))),
-    product(a, b, ROWS, WIDTH, 11))
-  elementwise(A, a)
-  reductions(A, a)
-  shapes(A, a)
 end
 
 -- --- models that must learn --------------------------------------------------
@@ -147,6 +44,23 @@ local function llama()
     nn.residual { nn.rmsnorm { C }, nn.gated { C, 64 } },
     nn.rmsnorm { C, name = "norm" },
     nn.head { C, V, name = "head" },
+  }
+end
+
+-- What no model of the library has: biases, other activations, parts of rows.
+local function functions()
+  local e = nn.embedding { V, C, name = "embedding" }
+  return nn.sequential {
+    e, nn.residual { nn.linear { C, C, bias = true } },
+    nn.layer { name = "mixed", parameters = { ["w.weight"] = { C, C } },
+      forward = function(p, x)
+        local y = x:matmul(p["w.weight"])
+        local half = C // 2
+        local gate = y:slice(3, 1, half):sigmoid()
+        return (gate * y:slice(3, half + 1)):cat(gate:tanh(), 3)
+          + x:softmax(3) + y:relu()
+      end },
+    nn.residual { nn.linear { C, C } }, nn.head { tied = e },
   }
 end
 
@@ -204,9 +118,22 @@ local function learns(name, model, options, most)
       name, where, got[1], last.loss)
   end
   same_as_cpu(name, got, most)
-  for op in p:listing():gmatch "\n%s*%d+ %a+ +%a+ +([%w_]+) " do
+  for op in ("\n" .. p:listing()):gmatch "\n%s*%d+ %a+ +%a+ +([%w_]+) " do
     seen[op] = true
   end
+  return p:evaluate(x, y).loss, p:generate({ 1, 8, 15 }, { max = 8,
+    temperature = 0 })
+end
+
+-- A model learns, is evaluated, and continues a text through its cache: as far
+-- as the CPU's does, and with the ids that the CPU gave.
+local function speaks(name, ...)
+  local loss, ids = learns(name, ...)
+  seen.head_loss, seen.attention_cached = true, true
+  local known = said[name] or { loss = loss, ids = ids }
+  said[name] = known
+  case(name .. ", evaluated", { loss }, { known.loss })
+  case(name .. ", continued", ids, known.ids)
 end
 
 -- A 4-bit code that falls on the other side moves a loss by more than rounding,
@@ -214,13 +141,19 @@ end
 local EXACT, GROWN, CODES = 1e-4, 1e-2, 2e-2
 
 local function models()
-  learns("f32", original(), { batch = 2, seq = T, optimizer = muon() }, EXACT)
+  speaks("f32", original(), { batch = 2, seq = T, optimizer = muon() }, EXACT)
   learns("nf4r", original(), { batch = 2, seq = T, optimizer = muon(),
     quantize = "nf4r", saved = "int8", recompute = "block" }, CODES)
   learns("nf4r, accumulated", original(), { batch = 2, seq = T,
     accumulate = 2, optimizer = muon(), quantize = "nf4r",
     recompute = "mlp" }, CODES)
   learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() }, GROWN)
+  learns("functions", functions(), { batch = 2, seq = T, accumulate = 2,
+    optimizer = muon() }, GROWN)
+  learns("fp8", original(), { batch = 2, seq = T, optimizer = muon(),
+    precision = "fp8" }, CODES)
+  learns("nf4r, fp8", original(), { batch = 2, seq = T, optimizer = muon(),
+    precision = "fp8", quantize = "nf4r" }, CODES)
 end
 
 -- What a GPU trains in by default; the CPU's f32 losses are the measure.
@@ -232,7 +165,7 @@ end
 
 for _, name in ipairs(here == "cpu" and { "cpu" } or { "cpu", here }) do
   where = gpu.device(name)
-  arithmetic()
+  cases.all(case)
   models()
   if name ~= "cpu" then mixed() end
 end
