@@ -82,7 +82,7 @@ check.case("clang takes the CPU's operators, for `make fuzz`", function()
   if select(2, run("command -v clang")) ~= 0 then check.skip "no clang" end
   local text = make("-n -W kernels/cpu/level.c VARIANT=fuzz CC=clang CUDA= all")
   local lines = 0
-  for line in text:gsub("\\\n", ""):gmatch "clang [^\n]* kernels/cpu/level%.c" do
+  for line in text:gsub("\\\n", ""):gmatch "clang [^\n]* %S+/level%.c" do
     lines = lines + 1
     local said, code = run((line:gsub(" %-MMD %-MP ", " ")
       :gsub(" %-c ", " -fsyntax-only ")))
