@@ -47,6 +47,29 @@ function columns.text(head, rows, left, gap)
   return lines
 end
 
+-- A name of at most `most` characters, its middle left out.
+local function shortened(name, most)
+  if width_of(name) <= most then return name end
+  if not utf8.len(name) then return name:sub(1, most) end
+  local head, tail = (most - 1) // 2, most // 2
+  return name:sub(1, utf8.offset(name, head + 1) - 1) .. "…"
+    .. name:sub(utf8.offset(name, -tail))
+end
+
+-- As `text`, with the first cells of rows shortened where the lines would be
+-- wider than `width`, down to the width of its head.
+function columns.within(width, head, rows, left, gap)
+  local lines, widest, longest = columns.text(head, rows, left, gap), 0, 0
+  for _, text in ipairs(lines) do widest = math.max(widest, width_of(text)) end
+  if widest <= width then return lines end
+  for _, row in ipairs(rows) do
+    longest = math.max(longest, width_of(row[1]))
+  end
+  local most = math.max(width_of(head[1]), longest - (widest - width))
+  for _, row in ipairs(rows) do row[1] = shortened(row[1], most) end
+  return columns.text(head, rows, left, gap)
+end
+
 local function escape(cell)
   return (tostring(cell):gsub("|", "\\|"):gsub("\n", " "))
 end

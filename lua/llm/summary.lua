@@ -24,34 +24,11 @@ local function row_of(r)
     cell(r.throughput.tokens_per_second, "%.0f") }
 end
 
--- A name of at most `most` characters, its middle left out.
-local function shortened(name, most)
-  if #name <= most then return name end
-  local head = (most - 1) // 2
-  return name:sub(1, head) .. "…" .. name:sub(#name - (most - 2 - head))
-end
-
-local function widest(lines)
-  local most = 0
-  for _, line in ipairs(lines) do
-    most = math.max(most, utf8.len(line) or #line)
-  end
-  return most
-end
-
 -- Lines of text, and by line the status word it holds.
 return function(results)
-  local rows, statuses, longest = {}, {}, 0
+  local rows, statuses = {}, {}
   for i, r in ipairs(results) do
     rows[i], statuses[i + 2] = row_of(r), r.status
-    longest = math.max(longest, #r.name)
   end
-  local lines = columns.text(HEAD, rows, { 1, 2 })
-  local over = widest(lines) - WIDTH
-  if over > 0 then
-    local most = math.max(#HEAD[1], longest - over)
-    for _, row in ipairs(rows) do row[1] = shortened(row[1], most) end
-    lines = columns.text(HEAD, rows, { 1, 2 })
-  end
-  return lines, statuses
+  return columns.within(WIDTH, HEAD, rows, { 1, 2 }), statuses
 end
