@@ -3,6 +3,7 @@ local columns = require "llm.columns"
 local device = require "llm.device"
 local host = require "host"
 local plan = require "llm.plan"
+local resume = require "llm.resume"
 local size = require "llm.size"
 local state = require "llm.state"
 
@@ -80,9 +81,21 @@ local function json_rows(rows)
   return host.json.encode(host.json.array(rows), { indent = 2 })
 end
 
+-- The rows that a run would work on.
+local function wanted(sweep, rows)
+  local list = {}
+  for _, row in ipairs(rows) do
+    if resume.wanted(sweep.config.values.only, row.name) then
+      list[#list + 1] = row
+    end
+  end
+  return list
+end
+
 -- Print; gives the exit code: 3 when nothing fits.
 function dryrun.run(sweep)
   local rows, backend = dryrun.rows(sweep)
+  rows = wanted(sweep, rows)
   if sweep.config.flags.json or host.options.json then
     print(json_rows(rows))
   else

@@ -11,11 +11,18 @@ local FREE = { out = true, only = true, ["train.hang_seconds"] = true,
   ["train.tensorboard"] = true,
   description = true, notes = true }
 
+-- Exact, in as few digits as that takes.
+local function float_text(v)
+  for digits = 15, 16 do
+    local text = ("%%.%dg"):format(digits):format(v)
+    if tonumber(text) == v then return text end
+  end
+  return ("%.17g"):format(v)
+end
+
 local function text_of(v)
   if type(v) == "table" then return "{" .. table.concat(v, ",") .. "}" end
-  if type(v) == "number" and math.type(v) == "float" then
-    return ("%.17g"):format(v)
-  end
+  if math.type(v) == "float" then return float_text(v) end
   return tostring(v)
 end
 

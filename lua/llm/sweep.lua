@@ -4,7 +4,9 @@ local config = require "llm.config"
 local device = require "llm.device"
 local fail = require "llm.fail"
 local host = require "host"
+local keys = require "llm.keys"
 local matrix = require "llm.matrix"
+local nearest = require "llm.nearest"
 
 local Sweep = { __name = "llm.sweep" }
 Sweep.__index = Sweep
@@ -29,13 +31,37 @@ local function apply_memory(resolved)
   if asked then resolved.values["memory.budget"] = asked end
 end
 
+-- Every pattern of `only` names something, so that a slip of the finger does
+-- not pass for a finished sweep.
+local function check_only(only, list)
+  local wanted = require("llm.resume").wanted
+  if only and not only:find "[^,%s]" then
+    fail.raise("usage", "only=: expected names of experiments, by commas")
+  end
+  for pattern in (only or ""):gmatch "[^,%s]+" do
+    local names, found = {}, false
+    for i, e in ipairs(list) do
+      names[i], found = e.name, found or wanted(pattern, e.name)
+    end
+    if not found then
+      local near = nearest(pattern, names)
+      fail.raise("usage", "only=%s names no experiment; %s", pattern, near
+        and "did you mean '" .. near .. "'?" or "there is "
+        .. table.concat(names, ", ", 1, math.min(#names, 16))
+        .. (#names > 16 and " …" or ""))
+    end
+  end
+end
+
 local function new(user)
   local words = user.args or host.options.args or {}
   local resolved = config.resolve(user, words, device.backend())
   apply_memory(resolved)
+  local list = matrix.expand(resolved)
+  check_only(resolved.values.only, list)
   return setmetatable({
     config = resolved, out = resolved.values.out, build = user.model,
-    hooks = hooks_of(user), experiments = matrix.expand(resolved),
+    hooks = hooks_of(user), experiments = list,
   }, Sweep)
 end
 
@@ -74,8 +100,8 @@ end
 function Sweep:overrides()
   local lines = {}
   for i, o in ipairs(self.config.taken) do
-    lines[i] = ("%s: %s -> %s"):format(o.key, tostring(o.before),
-      tostring(o.after))
+    lines[i] = ("%s: %s -> %s"):format(o.key, keys.shown(o.before),
+      keys.shown(o.after))
   end
   return lines
 end

@@ -285,7 +285,7 @@ case("a sweep on text and a tokenizer of the hub", function()
     "- text: hf:t/good/c/s (revision rev1), ", 1, true))
   check.truthy(s.data.documents > 20, s.data.documents)
   check.equal(s.data.vocab, 260)
-  status, out, err = sweep("--fresh", "only=none")
+  status, out, err = sweep "--fresh"
   check.equal(status.exit, 0, out .. err)
   check.equal(#requests(), 0, "all of it is in the cache")
   local again = require("llm.state").read(root .. "/out/journal.jsonl")

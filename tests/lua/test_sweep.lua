@@ -82,6 +82,31 @@ check.case("--fresh starts over", function()
   check.equal(by_name.m_fp4.training_stats.steps_completed, 2)
 end)
 
+check.case("only=: what it names, no more; a slip is told", function()
+  local empty = micro.folder "only"
+  micro.script(empty, FOUR)
+  local status, out, err = micro.run(empty, "--dry-run", "only=*_gqa,m_fp4")
+  check.equal(status.exit, 0, err)
+  check.truthy(out:find("m_gqa ", 1, true) and out:find("m_fp4", 1, true), out)
+  check.equal(out:find("m_baseline", 1, true), nil)
+  for only, why in pairs { m_fp5 = "did you mean 'm_fp4'?",
+    ["large_*"] = "there is m_baseline, m_gqa, ",
+    [""] = "expected names of experiments" } do
+    status, out, err = micro.run(empty, "only=" .. only)
+    check.equal(status.exit, 2, out)
+    check.truthy(err:find(why, 1, true), err)
+  end
+  check.equal(host.file.exists(empty .. "/out"), false)
+  host.file.remove_tree(empty)
+end)
+
+check.case("overrides are told as they are written", function()
+  local sweep = require("llm.sweep") { profile = "nano",
+    args = { "train.seeds=1,2", "train.minutes=.05", "only=*" } }
+  check.equal(table.concat(sweep:overrides(), "\n"), "train.seeds: 42 -> 1,2\n"
+    .. "train.minutes: 0.333333 -> 0.05\nonly: none -> *")
+end)
+
 check.case("--dry-run touches nothing", function()
   local empty = micro.folder "dry"
   micro.script(empty, FOUR)
