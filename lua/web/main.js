@@ -118,6 +118,7 @@
     const s = D.data.sweep, rows = [
       ["experiments", s.experiments || D.data.design.length],
       ["started", (s.date || "").replace("T", " ").slice(0, 16)],
+      ["training", s.length],
       ["total time", s.seconds && D.seconds(s.seconds)],
       ["device", s.device], ["target GPU", s.target_gpu],
       ["memory budget", s.budget && D.bytes(s.budget)],

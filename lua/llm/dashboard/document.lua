@@ -8,6 +8,7 @@ local device = require "llm.device"
 local host = require "host"
 local insights = require "llm.dashboard.insights"
 local results = require "llm.results"
+local size = require "llm.size"
 local style = require "plots.style"
 
 local document = {}
@@ -48,13 +49,27 @@ end
 
 -- --- the sweep's card ------------------------------------------------------
 
-local function card(s, first)
+-- How long a run trains, as it was asked for: "20.0 s a run", "100 steps a
+-- run"; nil when there are no runs.
+local function length_of(order)
+  local found
+  for _, e in ipairs(order) do
+    local t = e.train or {}
+    local text = math.type(t.steps) == "integer" and t.steps .. " steps"
+      or t.minutes and size.seconds(t.minutes * 60) or "unknown"
+    if found and found ~= text then return "differs from run to run" end
+    found = text
+  end
+  return found and found .. " a run"
+end
+
+local function card(s, first, order)
   local w, env = s.sweep or {}, (s.sweep or {}).environment or {}
   return { name = w.name, description = w.description, notes = w.notes,
     profile = w.profile, target_gpu = w.target_gpu, device = env.device,
     backend = env.backend, build = env.build, date = env.date,
     seconds = s.finish and s.finish.seconds, budget = first and first.budget,
-    tokens_per_step = first and first.tokens_per_step,
+    length = length_of(order), tokens_per_step = first and first.tokens_per_step,
     seq = first and first.seq, experiments = s.order and #s.order,
     damaged = s.damaged, torn = s.torn, text = s.data and s.data.source,
     tokens = s.data and s.data.train and s.data.train.count,
@@ -256,7 +271,8 @@ function document.build(source, view, live)
   local list = document.results(view, design)
   local rows = design:rows(view, view.backend)
   local doc = { live = live, generated = host.date(), path = view.path,
-    status = status_of(view, rows), sweep = card(view.state, rows[1]),
+    status = status_of(view, rows),
+    sweep = card(view.state, rows[1], view.order),
     design = array(rows), models = once(rows, "model"),
     variants = colored(once(rows, "variant")), expected = expected_rows(),
     timelines = timelines(view, rows, design), why = view.why,
