@@ -156,8 +156,10 @@ static int compile(lua_State *L, bool *more) {
   int status = load_top(L);
   *more = status == LUA_ERRSYNTAX && is_incomplete(L);
   lua_settop(L, text + 1);
-  if (status == LUA_OK) { /* no tail call: errors name this frame */
-    lua_pushfstring(L, "return (function(...) return ... end)(%s\n)", code);
+  if (status == LUA_OK) { /* no tail call: errors name this frame; the end is
+                             on a line of its own only after a comment */
+    lua_pushfstring(L, "return (function(...) return ... end)(%s%s)", code,
+                    strstr(code, "--") ? "\n" : "");
     lua_replace(L, text + 1);
     status = load_top(L);
   } else {

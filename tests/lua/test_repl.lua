@@ -61,6 +61,8 @@ check.case("errors show the user's frames alone", function()
     .. "  stdin:1: in f\n  stdin:1: in main chunk")
   expect("gpu.nn.linear{ biass = true }\n", "", "stdin:1: nn.linear: unknown "
     .. "option 'biass'; did you mean 'bias'?")
+  expect("nosuch.field\n1 -- told\n", "1", "stdin:1: attempt to index a nil "
+    .. "value (global 'nosuch')")
   -- llm.sweep's own frames are passed over.
   local _, err = piped "require('llm.sweep'){ modells = {} }\n"
   check.equal(err, "stdin:1: unknown key 'modells'; did you mean 'models'?")
