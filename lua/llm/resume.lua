@@ -29,15 +29,17 @@ local function refuse(sweep, lines, files)
 end
 
 -- The folded journal that this run continues; raises when it is of another
--- sweep (--force: continues all the same).
+-- sweep (--force: continues all the same). One that ended before its first
+-- experiment, as without a network, has nothing to keep: it makes way.
 function resume.state(sweep, path, now)
   local s, message = state.read(path)
   if not s then fail.raise("error", "%s: %s", path, tostring(message)) end
-  if s.sweep and not resume.flag(sweep, "force") then
-    local lines, files = fingerprint.diff(s.sweep, now)
-    if #lines > 0 or #files > 0 then refuse(sweep, lines, files) end
-  end
-  return s
+  if not s.sweep or resume.flag(sweep, "force") then return s end
+  local lines, files = fingerprint.diff(s.sweep, now)
+  if #lines == 0 and #files == 0 then return s end
+  if next(s.experiments) then refuse(sweep, lines, files) end
+  resume.start_over(sweep)
+  return assert(state.read(path))
 end
 
 -- The folder's lock; raises when another sweep runs there.

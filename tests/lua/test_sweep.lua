@@ -75,6 +75,19 @@ check.case("usage errors end with code 2 before anything runs", function()
   check.truthy(err:find("did you mean 'train.minutes'?", 1, true), err)
 end)
 
+check.case("a sweep that ended before its first experiment makes way",
+  function()
+    local other = micro.folder "way"
+    micro.script(other, FOUR, nil, "steps = 1")
+    local status, out, err = micro.run(other, "data.source=nowhere", "--force")
+    check.truthy(status.exit ~= 0, out .. err)
+    check.truthy(host.file.exists(other .. "/out/journal.jsonl"))
+    status, out, err = micro.run(other, "only=m_gqa")
+    check.equal(status.exit, 0, out .. err)
+    check.equal(micro.results(other).m_gqa.status, "ok")
+    host.file.remove_tree(other)
+  end)
+
 check.case("--fresh starts over", function()
   local status, out = micro.run(root, "--fresh", "train.steps=2")
   check.equal(status.exit, 0, out)
