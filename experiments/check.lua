@@ -15,6 +15,18 @@ local function painted(line)
     or line
 end
 
+-- The sweep that was checked: with the keys that were given here.
+local function next_command()
+  local words = { "llmhost experiments/sweep.lua" }
+  for _, word in ipairs(host.options.args or {}) do
+    if word:find "^[%w_.]+=" then
+      words[#words + 1] = word:find "[^%w_.,:/=%-]"
+        and "'" .. word:gsub("'", "'\\''") .. "'" or word
+    end
+  end
+  return table.concat(words, " ")
+end
+
 local function main()
   local s = sweep { name = "check" }
   if host.options.help then return require("llm.usage").sweep(s) end
@@ -24,7 +36,7 @@ local function main()
   else
     for _, line in ipairs(check.lines(report)) do print(painted(line)) end
     print(report.failed and "some of it must be mended first"
-      or "next: llmhost experiments/sweep.lua")
+      or "next: " .. next_command())
   end
   return report.failed and 1 or 0
 end

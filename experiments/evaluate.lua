@@ -49,13 +49,23 @@ local function open_text(s)
   return need(host.text.tokens { s.validation }), "the run's held-out text"
 end
 
+-- Samples of `seq` tokens in order; a text that is too short is told by name.
+local function open_samples(tokens, name, seq)
+  local ok, loader, message = pcall(host.text.loader, tokens, {
+    batch = 1 << 20, seq = seq, sequential = true })
+  if not ok then
+    fail.raise("usage", "%s: %s", name, type(loader) == "table"
+      and loader.message or loader)
+  end
+  return need(loader, message)
+end
+
 local function main()
   local s = saved.open(rest[1])
   if o.script then s.build = saved.build_of(o.script) end
   local tokens, name = open_text(s)
   local seq = o.seq or s.shape.seq
-  local loader = need(host.text.loader(tokens, { batch = 1 << 20, seq = seq,
-    sequential = true }))
+  local loader = open_samples(tokens, name, seq)
   local p <close> = saved.compile(s, { seq = seq, batch = o.batch,
     storage = o.storage })
   local r, info = p:evaluate(loader, o.tokens), tokens:info()

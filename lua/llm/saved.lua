@@ -148,9 +148,9 @@ end
 
 local function load(p, s)
   if s.kind == "llama" then return import.into(p, s.folder, s.shape) end
-  local ok, message, code = p:load(s.folder)
+  local ok, message = p:load(s.folder)
   if not ok then
-    fail.raise(code or "format", "%s%s", message, s.build and "" or "; a model "
+    fail.raise("world", "%s%s", message, s.build and "" or "; a model "
       .. "that a script builds itself needs script=THE SCRIPT")
   end
 end

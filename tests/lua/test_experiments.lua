@@ -13,10 +13,12 @@ local function run(script, ...)
 end
 
 check.case("check.lua: findings, a self-test, the next command", function()
-  local status, out, err = run("experiments/check.lua", "data.source=text")
+  local status, out, err = run("experiments/check.lua", "data.source=text",
+    "only=small_*")
   check.equal(status.exit, 0, out .. err)
   for _, want in ipairs { "memory", "disk", "self-test", "operators used",
-    "CUDA", "next: llmhost experiments/sweep.lua" } do
+    "CUDA", "next: llmhost experiments/sweep.lua data.source=text "
+    .. "'only=small_*'" } do
     check.truthy(out:find(want, 1, true), want .. " in " .. out)
   end
 end)

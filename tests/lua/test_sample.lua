@@ -163,6 +163,12 @@ check.case("evaluate.lua arrives at the loss that the run reported",
     check.truthy(out:find("m_gqa on text/01.txt: loss ", 1, true), out)
     refused("text=none.txt: data source 'none.txt' does not exist",
       "evaluate.lua", "m_gqa", "text=none.txt")
+    host.file.write(root .. "/short.txt", "short")
+    refused("short.txt: ", "evaluate.lua", "m_gqa", "text=short.txt")
+    _, _, told = script("evaluate.lua", "m_gqa", "text=short.txt")
+    check.truthy(told:find("tokens are too few for samples of 16", 1, true),
+      told)
+    check.equal(told:find("traceback", 1, true), nil, told)
   end)
 
 check.case("a model that a script builds: script= names it", function()
