@@ -89,6 +89,29 @@ check.case("the table keeps to 80 columns whatever the names", function()
   check.equal(lines[3]:gsub(" +", " "), "b skipped - - - - - - -")
 end)
 
+check.case("names too long for the table stay apart", function()
+  local list = {}
+  for i, name in ipairs { "none", "light", "mlp", "block" } do
+    list[2 * i - 1] = result("small_recompute-" .. name .. "_saved-native",
+      "ok")
+    list[2 * i] = result("small_recompute-" .. name .. "_saved-int8", "ok")
+  end
+  local lines, seen = summary(list), {}
+  for i = 3, #lines do
+    check.truthy(utf8.len(lines[i]) <= 80, lines[i])
+    local name = lines[i]:match "^%S+"
+    check.equal(seen[name], nil, name)
+    seen[name] = true
+  end
+  for _, ends in ipairs { { "größe", 1 }, { "ß", 2 } } do
+    list = { result(("ü"):rep(40) .. ends[1], "ok"),
+      result(("ü"):rep(40) .. "end", "ok") }
+    lines = summary(list)
+    check.truthy(utf8.len(lines[3]) <= 80 and utf8.len(lines[4]), lines[3])
+    check.truthy(lines[3]:find(ends[1], 1, true), lines[3])
+  end
+end)
+
 check.case("moods", function()
   check.equal(narrate.mood "ok", "good")
   check.equal(narrate.mood "skipped", "dim")
