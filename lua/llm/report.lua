@@ -9,6 +9,11 @@ local report = {}
 
 local function number(x, format) return x and format:format(x) or "–" end
 
+-- "209.3 MB", "17.84 GB": four digits whatever the model's size.
+local function memory_text(gb)
+  return gb and size.bytes(math.floor(gb * 1e9 + .5)) or "–"
+end
+
 local function head_of(results, s, out)
   local sweep, r = s.sweep or {}, results[1]
   local env = r.environment
@@ -42,7 +47,7 @@ local function row_of(r)
       r.model_stats.optimal_batch_size, r.model_stats.accumulation_steps)
       or "–",
     r.status == "ok" and number(r.evaluation.val_loss, "%.4f") or r.status,
-    number(m.peak_memory_gb, "%.3f GB"),
+    memory_text(m.peak_memory_gb),
     number(r.training_stats.training_time_seconds, "%.1f s"),
     number(r.throughput.tokens_per_second, "%.0f") }
 end
@@ -106,9 +111,12 @@ local function best(results, get, lower)
 end
 
 local function best_lines(results, out)
-  local function line(what, format, get, lower)
+  local function line(what, show, get, lower)
     local r, v = best(results, get, lower)
-    if r then out:line("- %s: %s, " .. format, what, r.name, v) end
+    if r then
+      out:line("- %s: %s, %s", what, r.name,
+        type(show) == "string" and show:format(v) or show(v))
+    end
   end
   out:line("## Best")
   out:line("")
@@ -117,7 +125,7 @@ local function best_lines(results, out)
     function(r) return r.evaluation.val_loss end, true)
   line("highest throughput", "%.0f tokens/s",
     function(r) return r.throughput.tokens_per_second end)
-  line("least memory", "%.3f GB",
+  line("least memory", memory_text,
     function(r) return r.memory_stats.peak_memory_gb end, true)
   out:line("")
 end

@@ -365,6 +365,16 @@ check.case("curves of several seeds are averaged step by step", function()
   check.equal(table.concat(series[1].y, " "), "5.0")
 end)
 
+check.case("sixteen variants have sixteen colours", function()
+  local names, seen = { "baseline", "gqa", "fp4", "gqa_fp4" }, {}
+  for i = 5, 16 do names[i] = "own" .. i end
+  local colors = style.colors(names)
+  for _, name in ipairs(names) do
+    check.equal(seen[colors[name]], nil, name)
+    seen[colors[name]] = name
+  end
+end)
+
 check.case("savings are against the model's own baseline", function()
   local spec = require("plots.memory").savings(tidy.view(results()))
   local series = spec.panels[1].series

@@ -311,6 +311,13 @@ check.case("advice knows what the batch search already did", function()
   check.equal(#advice { memory_share = 80, largest = true }, 0)
 end)
 
+check.case("memory keeps its digits in a report of small models", function()
+  local s = journal(keep)
+  local text = report.text(assert(results.build(s)), s)
+  check.truthy(text:find("| 800.0 MB |", 1, true), text)
+  check.truthy(text:find("- least memory: m_baseline, 800.0 MB", 1, true), text)
+end)
+
 check.case("no sign before nothing", function()
   local size = require "llm.size"
   check.equal(size.change(-.0004), "0.0 %")
