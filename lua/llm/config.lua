@@ -1,6 +1,7 @@
 -- A configuration: defaults, profile, the user's table and the command line,
 -- merged in that order, every key and value checked.
 local fail = require "llm.fail"
+local keys = require "llm.keys"
 local nearest = require "llm.nearest"
 local profile = require "llm.profile"
 local schema = require "llm.schema"
@@ -144,10 +145,7 @@ function config.arguments(words)
     elseif key and not word:find("^%-") then
       out.overrides[#out.overrides + 1] = { key, text }
     else
-      local near = nearest(word, FLAGS)
-      fail.raise("usage", "unknown argument '%s'%s", word, near
-        and "; did you mean '" .. near .. "'?"
-        or " (options of a script are written key=value)")
+      keys.refuse(word, FLAGS)
     end
   end
   return out
@@ -185,6 +183,10 @@ local function override(merged, key, text)
     names = row_names(list .. "." .. row.name .. ".")
   end
   local field = schema.find(rest or key)
+  if field and not row and field.where == "model" then
+    fail.raise("usage", "'%s' is a key of one model: models.%s.%s=%s", key,
+      merged.models[1].name, key, text)
+  end
   if not (field and accept.field(field)) then unknown(key, names(), "usage") end
   local before = into[field.path]
   into[field.path] = value.check(field, value.from_text(field, text), "usage")

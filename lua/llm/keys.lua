@@ -52,13 +52,19 @@ end
 -- Is this run to explain the script rather than to do its work?
 function keys.asked() return host.options.help == true end
 
-local function refuse(word, about)
-  local flags = {}
-  for i, flag in ipairs(about.flags or {}) do flags[i] = flag[1] end
-  local near = nearest(word, flags)
+-- Raise for a word that is no key=value, no flag and no plain word.
+function keys.refuse(word, flags)
+  local near = (word == "-h" or word == "-help") and "--help"
+    or word:match "^%-+([%w_.]+=.*)$" or nearest(word, flags)
   fail.raise("usage", "unknown argument '%s'%s", word, near
     and "; did you mean '" .. near .. "'?"
     or " (options of a script are written key=value)")
+end
+
+local function refuse(word, about)
+  local flags = {}
+  for i, flag in ipairs(about.flags or {}) do flags[i] = flag[1] end
+  keys.refuse(word, flags)
 end
 
 -- Values by key of the command line (`words`: host.options.args). `about` may

@@ -53,11 +53,24 @@ local function check_only(only, list)
   end
 end
 
+-- The experiments. What only the command line made impossible is its error,
+-- not one of the script's.
+local function expanded(user, resolved)
+  local ok, list = pcall(matrix.expand, resolved)
+  if ok then return list end
+  if #resolved.taken > 0 and pcall(function()
+    matrix.expand(config.resolve(user, {}, device.backend()))
+  end) then
+    fail.raise("usage", "%s", list.message or list)
+  end
+  error(list, 0)
+end
+
 local function new(user)
   local words = user.args or host.options.args or {}
   local resolved = config.resolve(user, words, device.backend())
   apply_memory(resolved)
-  local list = matrix.expand(resolved)
+  local list = expanded(user, resolved)
   check_only(resolved.values.only, list)
   return setmetatable({
     config = resolved, out = resolved.values.out, build = user.model,

@@ -110,7 +110,24 @@ check.case("words of the command line", function()
     .. "key=value)", config.arguments, { "word" })
   local e = check.raises("unknown key", resolve, {}, { "nope_nope=1" })
   check.equal(e.code, "usage")
+  check.raises("did you mean 'minutes=5'?", config.arguments,
+    { "--minutes=5" })
+  check.raises("did you mean '--help'?", config.arguments, { "-h" })
+  check.raises("'d_ff' is a key of one model: models.small.d_ff=9", resolve,
+    {}, { "d_ff=9" })
 end)
+
+check.case("a shape that the command line made impossible is its error",
+  function()
+    local sweep = require "llm.sweep"
+    local e = check.raises("d_model = 128 is not a multiple of n_heads = 3",
+      sweep, { profile = "nano", args = { "models.small.n_heads=3" } })
+    check.equal(e.code, "usage")
+    check.equal(e.where, nil)
+    e = check.raises("train.batch = 7 does not divide", sweep,
+      { profile = "nano", train = { batch = 7 }, args = { "lr=.1" } })
+    check.equal(e.code, "argument")
+  end)
 
 check.case("errors of a script's table carry its line", function()
   local f = assert(load("local c = ...\n\nc.resolve({ train = { sek = 1 } }, "
