@@ -134,13 +134,15 @@ end
 
 local function exit_code(sweep, boss)
   if boss.stopping then return EXIT.interrupted end
-  local bad, oom = 0, 0
+  local good, bad, oom = 0, 0, 0
   for _, e in ipairs(sweep.experiments) do
     local status = (boss.state.experiments[e.name] or {}).status
-    if status ~= "ok" and status ~= "skipped" then bad = bad + 1 end
-    if status == "oom" then oom = oom + 1 end
+    if status == "ok" then good = good + 1
+    elseif status == "oom" then oom = oom + 1
+    elseif status ~= "skipped" then bad = bad + 1 end
   end
-  if oom == #sweep.experiments then return EXIT.nothing_fits end
+  if oom > 0 and good + bad == 0 then return EXIT.nothing_fits end
+  bad = bad + oom
   return bad > 0 and EXIT.failed or 0
 end
 
