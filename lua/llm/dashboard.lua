@@ -37,10 +37,11 @@ function dashboard:refresh()
   return true
 end
 
+-- Names that the page puts one a line.
 local function set_of(text)
   if not text then return nil end
   local set = {}
-  for word in text:gmatch "[^,]+" do set[word] = true end
+  for word in text:gmatch "[^\n]+" do set[word] = true end
   return set
 end
 
@@ -51,10 +52,9 @@ end
 -- The description of the chart a request names, or nil.
 function dashboard:spec(id, query)
   if id == "timeline" then return self:timeline(query.name) end
-  local list = document.filtered(document.results(self.view,
-    self.source.design), set_of(query.models), set_of(query.variants))
-  return charts.by_id[id] and #list > 0
-    and charts.build(id, list, options_of(self.view, list)) or nil
+  local list = document.results(self.view, self.source.design)
+  return charts.part(id, list, options_of(self.view, list),
+    set_of(query.models), set_of(query.variants))
 end
 
 function dashboard:timeline(name)

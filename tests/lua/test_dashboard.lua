@@ -318,10 +318,25 @@ check.case("an SVG of what the filters leave", function()
   check.equal(kind, "image/svg+xml")
   check.equal(name, "throughput.svg")
   check.truthy(all:find(">large<", 1, true))
-  local _, _, part = d:answer("/charts/throughput.svg",
+  local code, _, part = d:answer("/charts/throughput.svg",
     { models = "small", variants = "baseline\ngqa" })
+  check.equal(code, 200)
+  check.truthy(part:find(">small<", 1, true))
   check.equal(part:find(">large<", 1, true), nil)
   check.equal(part:find("gqa_fp4", 1, true), nil)
+  -- What is hidden stays what the rest is compared with.
+  code, _, part = d:answer("/charts/memory_savings.svg", { models = "small",
+    variants = "fp4" })
+  check.equal(code, 200)
+  check.truthy(part:find("30.0 %", 1, true), part)
+  for _, chart in ipairs(charts.list) do
+    code, _, part = d:answer("/charts/" .. chart[1] .. ".svg",
+      { models = "large", variants = "fp4" })
+    check.equal(code, 200, chart[1])
+    if chart[1] ~= "expected_measured" then
+      check.equal(part:find("small", 1, true), nil, chart[1])
+    end
+  end
   check.equal((d:answer("/charts/throughput.svg", { models = "none" })), 404)
   local _, _, line = d:answer("/charts/timeline.svg", { name = "small_gqa" })
   check.truthy(line:find("Memory over one training step", 1, true))

@@ -262,6 +262,12 @@ check.case("charts leave as PNG, SVG and CSV", function()
     local svg = export("throughput", "SVG")
     check.truthy(svg:find("<svg", 1, true) and svg:find(">Throughput<", 1,
       true), svg:sub(1, 300))
+    -- Three of the four variants are left: as on the screen, so in the file.
+    b:click "#sidebar fieldset:nth-of-type(2) label:nth-of-type(3) input"
+    svg = export("throughput", "SVG")
+    b:click "#sidebar [aria-label='all variants']"
+    check.truthy(svg:find(">gqa_fp4<", 1, true) and svg:find(">baseline<", 1,
+      true) and not svg:find(">fp4<", 1, true), svg:sub(1, 300))
   end
   no_complaints()
 end)

@@ -335,6 +335,73 @@ function charts.build(id, list, options)
   return entry and entry[3](tidy.view(list), options or {})
 end
 
+-- --- what the filters leave -------------------------------------------------
+
+local BY_POINT = { "x", "y", "spread", "area", "notes", "models" }
+
+local function indices(list, keep)
+  local out = {}
+  for i, item in ipairs(list) do if keep(item) then out[#out + 1] = i end end
+  return out
+end
+
+local function picked(list, places)
+  local out = {}
+  for i, place in ipairs(places) do out[i] = list[place] end
+  return out
+end
+
+local function with_points(s, places)
+  local out = {}
+  for key, value in pairs(s) do out[key] = value end
+  for _, key in ipairs(BY_POINT) do
+    if type(s[key]) == "table" then out[key] = picked(s[key], places) end
+  end
+  return out
+end
+
+local function filter_panel(panel, shown)
+  local series = picked(panel.series, indices(panel.series, shown))
+  local places = panel.categories and indices(panel.categories, shown)
+  if places then panel.categories = picked(panel.categories, places) end
+  for i, s in ipairs(series) do
+    local own = places or s.models and indices(s.models, function(model)
+      return shown { model = model }
+    end)
+    series[i] = own and with_points(s, own) or s
+  end
+  panel.series = series
+  return #series > 0 and not (places and #places == 0)
+end
+
+-- The description of a chart, less what filters hide: sets of the models and
+-- variants that are shown, nil for all. As the page does, the parts that stay
+-- are those of the whole: compared with the same baseline, in the same
+-- colours. nil when nothing is left.
+function charts.part(id, list, options, models, variants)
+  local spec = charts.build(id, list, options)
+  if not spec then return nil end
+  local function shown(item)
+    return not (models and item.model and not models[item.model])
+      and not (variants and item.variant and not variants[item.variant])
+  end
+  local left = false
+  for _, panel in ipairs(spec.panels) do
+    left = filter_panel(panel, shown) or left
+  end
+  if spec.legend then
+    local names, view = {}, tidy.view(list)
+    for _, name in ipairs(view.models) do names[name] = { model = name } end
+    for _, name in ipairs(view.variants) do
+      names[name] = { variant = name }
+    end
+    spec.legend = picked(spec.legend, indices(spec.legend, function(entry)
+      return shown(names[entry.name] or {})
+    end))
+  end
+  return left and spec or nil
+end
+
 local TAGS = { model = true, variant = true, models = true }
 
 local function untagged(list)

@@ -284,16 +284,4 @@ function document.build(source, view, live)
   return doc
 end
 
--- Only the results of these models and variants (sets, or nil for all).
-function document.filtered(list, models, variants)
-  local out = {}
-  for _, r in ipairs(list) do
-    if (not models or models[r.config.model])
-      and (not variants or variants[r.config.variant]) then
-      out[#out + 1] = r
-    end
-  end
-  return out
-end
-
 return document
