@@ -16,10 +16,10 @@ local function unknown(key, names, what)
 end
 
 local function sorted(t)
-  local keys = {}
-  for key in pairs(t) do keys[#keys + 1] = tostring(key) end
-  table.sort(keys)
-  return keys
+  local names = {}
+  for key in pairs(t) do names[#names + 1] = tostring(key) end
+  table.sort(names)
+  return names
 end
 
 -- A nested table as { path = value }, sections opened.

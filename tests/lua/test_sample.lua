@@ -165,10 +165,9 @@ check.case("evaluate.lua arrives at the loss that the run reported",
       "evaluate.lua", "m_gqa", "text=none.txt")
     host.file.write(root .. "/short.txt", "short")
     refused("short.txt: ", "evaluate.lua", "m_gqa", "text=short.txt")
-    _, _, told = script("evaluate.lua", "m_gqa", "text=short.txt")
-    check.truthy(told:find("tokens are too few for samples of 16", 1, true),
-      told)
-    check.equal(told:find("traceback", 1, true), nil, told)
+    local _, _, why = script("evaluate.lua", "m_gqa", "text=short.txt")
+    check.truthy(why:find("tokens are too few for samples of 16", 1, true), why)
+    check.equal(why:find("traceback", 1, true), nil, why)
   end)
 
 check.case("a model that a script builds: script= names it", function()
