@@ -89,6 +89,10 @@ static void test_budget(void) {
   more[LK_SCRATCH] = -1;
   CHECK(lk_memory_allocate(memory, more, &y, &error) == LK_ARGUMENT,
         "negative");
+  for (int i = 0; i < 4; i++) more[i] = (int64_t)1 << 62; /* 0 mod 2^64 */
+  more[LK_SCRATCH] = 100;
+  CHECK(lk_memory_allocate(memory, more, &y, &error) == LK_ARGUMENT,
+        "more bytes than there are numbers for");
   lk_memory_close(memory);
 }
 
@@ -283,6 +287,9 @@ static void test_refusals(void) {
   call.out[0] = tensor(x + 6, 2, 3);
   check_refused(context, call, "add: y may not overlap b");
   call.out[0] = tensor(x + 1, 2, 3);
+  check_refused(context, call, "add: y may not overlap a");
+  call.in[0] = tensor(x, 1, 3); /* y in its place is larger */
+  call.out[0] = tensor(x, 2, 3);
   check_refused(context, call, "add: y may not overlap a");
   call = lk_call_new(LK_OP_head_norm_backward);
   call.op = (lk_op)LK_OP_COUNT;

@@ -59,6 +59,45 @@ static void test_packing(void) {
   CHECK(n == 32, "%d variants", n);
 }
 
+static lk_value exp_of(lk_graph *g, lk_value x) {
+  return lk_emit1(g, LK_OP_exp, LK_IN(x), LK_ATTRS(0));
+}
+
+static void check_life(const lk_plan *plan, lk_value v, int first, int last) {
+  const lk_block *b = &plan->blocks[plan->block_of_value[v]];
+  CHECK(b->first == first && b->last == last, "value %d lives from %d to %d",
+        (int)v, b->first, b->last);
+}
+
+/* The second micro-batch, too, finds what was made before the first, and does
+ * not write over what the first one left for the update. */
+static void test_repeated_lives(void) {
+  lk_graph g;
+  lk_plan plan;
+  lk_error e = {0};
+  lk_graph_init(&g);
+  g.profile = lk_profile_find("cpu");
+  g.accumulate = 2;
+  lk_value enters = lk_value_new(&g, LK_F32, lk_shape_of(8), LK_ACTIVATIONS,
+                                 "enters");
+  g.section = LK_BEGIN;
+  lk_emit(&g, LK_OP_fill, NULL, LK_OUT(enters), LK_ATTRS(0)); /* call 0 */
+  g.section = LK_MICRO;
+  lk_value inside = exp_of(&g, exp_of(&g, enters));
+  lk_value leaves = exp_of(&g, inside);
+  exp_of(&g, leaves);
+  g.section = LK_UPDATE;
+  exp_of(&g, leaves); /* call 5 */
+  CHECK(lk_graph_ok(&g), "%s", g.error.message);
+  CHECK(lk_plan_make(&g, &plan, &e) == LK_OK, "%s", e.message);
+  check_life(&plan, enters, 0, 4);
+  check_life(&plan, inside, 1, 3);
+  check_life(&plan, leaves, 1, 5);
+  check_packing(&plan, "by hand");
+  lk_plan_free(&plan);
+  lk_graph_free(&g);
+}
+
 /* One training and one evaluation step; the accountant's peak above what was
  * there, and a hash of the state. */
 static uint64_t run_variant(lk_program *p, lk_run_mode mode, int64_t *peak) {
@@ -233,6 +272,7 @@ static void test_resident_memory(void) {
 int main(void) {
   RUN(test_resident_memory);  /* first: it forks before threads start */
   RUN(test_packing);
+  RUN(test_repeated_lives);
   RUN(test_accountant_agrees);
   RUN(test_budget);
   RUN(test_allocations_fail);

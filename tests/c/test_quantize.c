@@ -311,6 +311,34 @@ static void test_search(void) {
   }
 }
 
+/* Σ (x − scale · its nearest value)², in double precision. */
+static double error_under(const float *x, int64_t n, float scale) {
+  lk_unit unit = lk_unit_of_scale(scale);
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) {
+    double near = lk_nf4_nearest(lk_unit_apply(unit, x[i]));
+    sum += (x[i] - scale * near) * (x[i] - scale * near);
+  }
+  return sum;
+}
+
+/* The best of the candidates is found, wherever the block ends. */
+static void test_search_best(void) {
+  static const float factors[] = {LK_SEARCH_FACTORS(LK_COMMA)};
+  for (int64_t n = 257; n < 320; n++) {
+    float *x = normal_numbers(n, 100 + (uint64_t)n);
+    lk_call plain = quantized(x, n, LK_FORMAT_NF4, 512, false);
+    lk_call best = quantized(x, n, LK_FORMAT_NF4, 512, true);
+    float absmax = *(float *)plain.out[1].data;
+    double least = INFINITY;
+    double found = error_under(x, n, *(float *)best.out[1].data);
+    for (int f = 0; f < LK_SEARCH_COUNT; f++)
+      least = fmin(least, error_under(x, n, absmax * factors[f]));
+    CHECK(found <= least * (1 + 1e-5), "%d values: %g, not %g", (int)n, found,
+          least);
+  }
+}
+
 /* Blocks of the smallest numbers, of zeros, and with a NaN. */
 static void test_extremes(void) {
   float *x = golden_input(192);
@@ -348,6 +376,7 @@ int main(void) {
   OPS_RUN(test_mxfp4);
   OPS_RUN(test_dynamic);
   OPS_RUN(test_search);
+  OPS_RUN(test_search_best);
   OPS_RUN(test_extremes);
   return check_done();
 }

@@ -154,6 +154,32 @@ check.case("gradients by the operators' rules match differences", function()
   end
 end)
 
+check.case("gradients of what is joined and cut", function()
+  local a, b = gpu.randn { 3, 5, seed = 1 }, gpu.randn { 3, 2, seed = 2 }
+  local w, v = gpu.randn { 3, 7, seed = 3 }, gpu.randn { 2, 3, seed = 4 }
+  local d = gpu.grad(function(x, y, z) return (x:cat(y, 2) * z):sum() end,
+    { a, b, w })
+  check.truthy(d[1]:equal(w:slice(2, 1, 5)), "the first part")
+  check.truthy(d[2]:equal(w:slice(2, 6, 7)), "the second part")
+  d = gpu.grad(function(x, z)
+    return (x:slice(2, 3, 4):transpose() * z):sum()
+  end, { a, v })
+  check.truthy(d[1]:equal(gpu.zeros { 3, 2 }:cat(v:transpose(), 2)
+    :cat(gpu.zeros { 3, 1 }, 2)), "what was cut out")
+end)
+
+check.case("a gradient that values share is not added to in place", function()
+  local x, w = gpu.randn { 3, 3, seed = 1 }, gpu.randn { 3, 3, seed = 2 }
+  local c = gpu.randn { 3, 3, seed = 3 }
+  local d = gpu.grad(function(a, b, z)
+    local h = a * 1 -- inside: what is given gathers its gradient elsewhere
+    local y, m = h * 2, h:matmul(b)
+    return ((h + y) * z + m):sum()
+  end, { x, w, c })
+  local want = gpu.ones { 3, 3 }:matmul(w, { transpose_b = true }) + c * 3
+  check.truthy(distance(d[1], want) < 1e-6)
+end)
+
 check.case("a layer is a function of tensors, too", function()
   local layer = nn.linear { 4, 2 }
   local y = layer(gpu.ones { 1, 3, 4 })
