@@ -262,6 +262,7 @@ static void test_bad_tensors(void) {
   damaged(ONE("\"U8\"", "[1,1,1,1,1,1,2]", "[0,2]"), 2,
           "has 7 dimensions, at most 6");
   damaged(ONE("\"F32\"", "[2]", "[0,2]"), 2, "F32 [2] does not take 2 bytes");
+  damaged(ONE("\"U8\"", "[2]", "[0,3]"), 3, "U8 [2] does not take 3 bytes");
   damaged(ONE("\"U8\"", "[4611686018427387904,4]", "[0,2]"), 2,
           "is no whole number");
   damaged(ONE("\"F32\"", "[4503599627370496,4503599627370496]", "[0,0]"), 0,

@@ -237,6 +237,33 @@ check.case("a write that fails keeps the old file", function()
   host.file.remove_tree(folder)
 end)
 
+-- The output calls of a text run in a process of its own, in order, each with
+-- the last part of its path, without process numbers.
+local function calls_of(text)
+  local log = (os.getenv "TMPDIR" or "/tmp") .. "/calls." .. process.pid()
+  local p <close> = script(text, { env = { LLMHOST_FAIL_LOG = log } })
+  check.equal(p:wait(10).exit, 0)
+  local calls = {}
+  for line in assert(host.file.read(log)):gmatch "[^\n]+" do
+    local call, path = line:match " pass (%w+) (.*)$"
+    calls[#calls + 1] = call .. " " .. path:match "[^/]*$":gsub("%.%d+$", "")
+  end
+  host.file.remove(log)
+  return table.concat(calls, ", ")
+end
+
+check.case("what lasts is synced, and in this order", function()
+  local folder = (os.getenv "TMPDIR" or "/tmp") .. "/sync." .. process.pid()
+  assert(host.file.mkdir(folder))
+  check.equal(calls_of(([[assert(require("host").file.write(%q, "new"))]])
+    :format(folder .. "/file")), "open file.tmp, write file, sync file, "
+    .. "close file, rename file, sync sync")
+  check.equal(calls_of(([[local j = require("host").journal.open(%q)
+    assert(j:append { a = 1 })]]):format(folder .. "/j")),
+    "open j, sync sync, write j, sync j")
+  host.file.remove_tree(folder)
+end)
+
 check.case("the program's path is known after it was replaced", function()
   local copy = (os.getenv "TMPDIR" or "/tmp") .. "/copy." .. host.process.pid()
   local cp <close> = assert(host.process.spawn { "cp",
