@@ -227,6 +227,10 @@ case("a missing value leaves a gap, not a zero", function()
     { format = "svg" })
   local _, strokes = svg:gsub('stroke="#d55e00"', "")
   check.equal(strokes, 2, "strokes")
+  svg = chart.render(lines({ 1, 2, 3, 4, 5 }, { 1, 2, 0, 2, 1 },
+    { y = { log = true } }), { format = "svg" })
+  _, strokes = svg:gsub('stroke="#d55e00"', "")
+  check.equal(strokes, 2, "strokes about what a logarithm has no place for")
   svg = chart.render(bars({ 1, false, 3 }), { format = "svg" })
   local _, drawn = svg:gsub('<polygon fill="#0072b2"', "")
   check.equal(drawn, 2, "bars")
@@ -275,6 +279,8 @@ case("numbers on axes read well", function()
     x = { format = "si" } }), "1", "10", "100", "1000", "1G", "3G")
   has(bars({ 12345 }, { values = true, digits = 3, value_format = "si" }),
     "12.3k")
+  has(bars({ 999960 }, { values = true, digits = 3, value_format = "si" }),
+    "1M")
   has(bars({ -3, 5 }), "-3", "0", "5")
 end)
 

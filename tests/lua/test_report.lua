@@ -150,6 +150,8 @@ check.case("tokens to loss: first reach of the model's worst end", function()
     if e.variant == "gqa" then k.result = outcome { val_loss = 5.35 } end
   end))
   check.equal(list[1].training_stats.tokens_to_loss, 204800)
+  list = results.build(journal(keep)) -- the worst end itself is reached
+  check.equal(list[1].training_stats.tokens_to_loss, 409600)
 end)
 
 check.case("memory is compared at the common batch", function()
@@ -289,6 +291,17 @@ check.case("the report says what failed and shows every section", function()
     check.truthy(text:find(want, 1, true), want)
   end
   check.truthy(not text:find("nan", 1, true), "a NaN in the report")
+end)
+
+check.case("memory from outside is near the plan: 2 % + 64 MiB", function()
+  local rise = { baseline = 883100000, gqa = 883200000, fp4 = 716900000,
+    gqa_fp4 = 716800000 }
+  local s = journal(function(e, k)
+    k.result.memory.resident_rise = rise[e.variant]
+  end)
+  local text = report.text(results.build(s), s)
+  check.truthy(text:find("resident rise is within 2 % + 64 MiB of the plan "
+    .. "in 2 of 4 runs.", 1, true), text)
 end)
 
 check.case("a report of nothing but failures", function()

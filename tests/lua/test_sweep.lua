@@ -88,11 +88,16 @@ check.case("a sweep that ended before its first experiment makes way",
     host.file.remove_tree(other)
   end)
 
-check.case("--fresh starts over", function()
-  local status, out = micro.run(root, "--fresh", "train.steps=2")
+check.case("--fresh starts over; the last step is evaluated", function()
+  local status, out = micro.run(root, "--fresh", "train.steps=5")
   check.equal(status.exit, 0, out)
   local by_name = micro.results(root)
-  check.equal(by_name.m_fp4.training_stats.steps_completed, 2)
+  check.equal(by_name.m_fp4.training_stats.steps_completed, 5)
+  local evaluated = {}
+  for step in micro.losses(root, "m_fp4"):gmatch "(%d+)=" do
+    evaluated[#evaluated + 1] = step
+  end
+  check.equal(table.concat(evaluated, " "), "3 5") -- two, of five steps
 end)
 
 check.case("only=: what it names, no more; a slip is told", function()
@@ -133,6 +138,25 @@ check.case("--dry-run touches nothing", function()
   check.equal(host.file.exists(empty .. "/data_cache"), false)
   host.file.remove_tree(empty)
 end)
+
+check.case("a run searches in the share of the budget the plan fills",
+  function()
+    local small = micro.folder "share"
+    micro.script(small, '{ name = "a" }')
+    local function planned(share)
+      local _, out = micro.run(small, "--dry-run", "--json",
+        "memory.fraction=" .. share)
+      return host.json.decode(out)[1]
+    end
+    local row = planned(.5)
+    check.truthy(row.largest < planned(.9).largest)
+    local status, out = micro.run(small, "memory.fraction=0.5")
+    check.equal(status.exit, 0, out)
+    local searched = micro.results(small).m_a.batch_search
+    check.equal(searched.largest, row.largest)
+    check.equal(searched.trained, row.batch)
+    host.file.remove_tree(small)
+  end)
 
 local SHORT = { "--fresh", "train.minutes=0.0005",
   "train.checkpoint_seconds=60" }
