@@ -40,7 +40,7 @@ WERROR   := $(if $(CI),$(if $(filter release,$(VARIANT)),-Werror))
 # --- what this machine has (tests/packages, found by .ci/setup) ------------
 # Goals that must work before anything is installed do without it.
 BARE := help deps clean lint test test-long tsan-test prove sweep uninstall \
-        configure fuzz
+        configure fuzz defects
 ifneq ($(filter-out $(BARE),$(or $(MAKECMDGOALS),all)),)
   include $(CONFIG)
 endif
@@ -252,6 +252,9 @@ build-tests:
 
 lint: ## luacheck over every Lua file; a warning is an error
 	@luacheck --quiet lua experiments plots tests
+
+defects: ## Plant defects in a copy of the tree; each must be caught (T=name)
+	@tests/defects/run --jobs $(JOBS) $(T)
 
 bench: ## Tokens per second and memory beside PyTorch's, profile
 	@$(MAKE) --no-print-directory \

@@ -38,7 +38,8 @@ local KINDS = {
   c = "c", h = "c", cu = "c", cuh = "c", def = "c", lua = "lua", sh = "shell",
 }
 
-local SHELL = { ["tests/run"] = true, [".ci/run"] = true, [".ci/setup"] = true }
+local SHELL = { ["tests/run"] = true, ["tests/defects/run"] = true,
+  [".ci/run"] = true, [".ci/setup"] = true }
 
 -- "c", "lua", "shell", "make" or nil: how a file is to be read.
 local function kind_of(path)
