@@ -13,8 +13,15 @@ end
 
 local seed = setting("LLMHOST_SEED", 1)
 
+local shown = {} -- how many of a list have been printed
+
+-- Progress, and what is wrong as soon as it is found.
 local function told(s, every)
   local n = s.kills or s.runs
+  for _, list in ipairs { s.differences, s.leftovers, s.unclear or {} } do
+    for i = (shown[list] or 0) + 1, #list do print("# " .. list[i]) end
+    shown[list] = #list
+  end
   if n % every == 0 then
     print(("# %d: %d differences, %d left over"):format(n, #s.differences,
       #s.leftovers))
