@@ -122,6 +122,44 @@ local function noise(a, b)
   return most
 end
 
+-- Student's t that 97.5 % stay below, by degrees of freedom; the last for more.
+local T = { 12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262,
+  2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086 }
+
+-- Of a list of numbers: { mean, count } and, from two on, deviation (of the
+-- sample) and low and high, the mean's 95 % interval; nil for none.
+function compare.interval(list)
+  local n, sum, square = #list, 0, 0
+  if n == 0 then return nil end
+  for _, v in ipairs(list) do sum = sum + v end
+  local out = { mean = sum / n, count = n }
+  if n == 1 then return out end
+  for _, v in ipairs(list) do square = square + (v - out.mean) ^ 2 end
+  out.deviation = math.sqrt(square / (n - 1))
+  local half = T[math.min(n - 1, #T)] * out.deviation / math.sqrt(n)
+  out.low, out.high = out.mean - half, out.mean + half
+  return out
+end
+
+-- The interval of the differences in validation loss, a - b, of runs with the
+-- same seed; nil when none is in both. Its `of` = { seed = difference }.
+function compare.paired(a, b)
+  local losses, list, of = {}, {}, {}
+  for _, r in ipairs(b.runs) do
+    losses[r.environment.seed] = r.evaluation.val_loss
+  end
+  for _, r in ipairs(a.runs) do
+    local seed, loss = r.environment.seed, r.evaluation.val_loss
+    if loss and losses[seed] then
+      of[seed] = loss - losses[seed]
+      list[#list + 1] = of[seed]
+    end
+  end
+  local out = compare.interval(list)
+  if out then out.of = of end
+  return out
+end
+
 -- One variant against another: ratios minus one (memory at the common batch,
 -- peak, speed, parameters), noise of the speed, quality { delta, perplexity,
 -- seeds, spread, tie }, comparable (one schedule) and why not.

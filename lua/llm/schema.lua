@@ -33,8 +33,12 @@ local FIELDS = {
     { where = "any", least = 1 } },
   { "fp4", "boolean", false, "storage = \"nf4r\", nothing else",
     { where = "any" } },
-  { "storage", "string", none, "how linear weights are kept; default: f32",
-    { where = "any", words = { "f32", "nf4r" } } },
+  { "storage", "string", none,
+    "how linear weights are kept; default: f32. Controls that should learn "
+    .. "worse than nf4r: nf4_frozen (codes stay), nf4_nearest and "
+    .. "nf4_stochastic (no residual, that rounding)",
+    { where = "any", words = { "f32", "nf4r", "nf4_frozen", "nf4_nearest",
+      "nf4_stochastic" } } },
   { "scale_search", "boolean", false, "five candidate scales a 4-bit block",
     { where = "any" } },
   { "preset", "string", "original",

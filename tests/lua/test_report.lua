@@ -203,6 +203,26 @@ check.case("a difference inside the seeds' spread is a tie", function()
     true))
 end)
 
+check.case("differences are paired by seed, with a 95 % interval", function()
+  local s = journal(by_seed { baseline = { 5, 5.1, 5.06 },
+    fp4 = { 5.03, 5.12, 5.1 } }, { "train.seeds=1,2,3" })
+  local m = compare.models(results.build(s))[1]
+  local p = compare.paired(m.by_variant.fp4, m.baseline)
+  check.equal(p.count, 3)
+  check.near(p.of[2], .02, 1e-12)
+  check.near(p.mean, .03, 1e-12)
+  check.near(p.deviation, .01, 1e-12)
+  check.near(p.low, .03 - 4.303 * .01 / 1.7320508, 1e-9) -- t of 2 degrees
+  check.near(p.high, .054843, 1e-6)
+  table.remove(m.baseline.runs, 1) -- seed 1 has no partner then
+  p = compare.paired(m.by_variant.fp4, m.baseline)
+  check.equal(p.count, 2)
+  check.near(p.high, .03 + 12.706 * .01, 1e-9) -- deviation .02/sqrt 2
+  m.baseline.runs = {}
+  check.equal(compare.paired(m.by_variant.fp4, m.baseline), nil)
+  check.equal(compare.interval({ 7 }).low, nil)
+end)
+
 check.case("one seed ranks nothing", function()
   local m = compare.models(results.build(journal(keep)))[1]
   local text = compare.sentence(compare.pair(m.by_variant.fp4,
