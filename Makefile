@@ -241,7 +241,7 @@ test-long: build-tests ## The tests, fault campaigns, all GPU architectures
 	@$(RUN_TESTS) --sanitized-lua --limit 7200 --tier test --tier long $(T)
 
 prove: TIERS := test prove
-prove: build-tests ## The statistics: seeds, perplexity gaps (hours)
+prove: build-tests ## What 4-bit weights cost, 3 seeds (an hour or more)
 	@tests/run --variant $(VARIANT) --tier prove --limit 86400 $(T)
 
 build-tests:

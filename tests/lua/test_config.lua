@@ -36,6 +36,17 @@ check.case("full profile is the sweep of the interface", function()
   check.equal(e.memory.budget, "24GB")
 end)
 
+check.case("controls of 4-bit storage are no fp4, and compile", function()
+  for _, storage in ipairs { "nf4_frozen", "nf4_nearest", "nf4_stochastic" } do
+    local e = expand({ profile = "nano", models = { MODEL },
+      matrix = { { name = "x", storage = storage } } })[1]
+    check.equal(e.shape.fp4, false)
+    local p <close> = require("llm.program").compile(e, nil, { batch = 1,
+      plan = "cpu" })
+    check.truthy(p:count().quantized > 0)
+  end
+end)
+
 check.case("order: defaults, profile, script, row, entry, command line",
   function()
     local user = { models = { MODEL }, train = { minutes = 3, lr = .5 },
