@@ -2,9 +2,10 @@
 -- several seeds, by real sweeps, and compared by pairs of one seed.
 --
 -- Each seed is a sweep of its own below LLMHOST_PROVE_OUT (build/prove), so a
--- study that was stopped goes on when started again. LLMHOST_PROVE_TOKENS=N
--- scales a study, which then judges nothing; LLMHOST_PROVE_JOBS=N runs N
--- sweeps at a time, the cores divided.
+-- study that was stopped goes on when started again. All read the text that the
+-- first of them prepared. LLMHOST_PROVE_TOKENS=N scales a study, which then
+-- judges nothing; LLMHOST_PROVE_JOBS=N runs N sweeps at a time, the cores
+-- divided, 0 none: what is there is read.
 local checkpoint = require "llm.checkpoint"
 local columns = require "llm.columns"
 local compare = require "llm.compare"
@@ -12,6 +13,7 @@ local gpu = require "gpu"
 local host = require "host"
 local program = require "llm.program"
 local results = require "llm.results"
+local state = require "llm.state"
 
 local Study = {}
 Study.__index = Study
@@ -34,9 +36,34 @@ return require("llm.sweep") {
 
 -- --- running ---------------------------------------------------------------
 
+local function study_folder(study)
+  return ("%s/%s-%d"):format(os.getenv "LLMHOST_PROVE_OUT" or "build/prove",
+    study.name, study.tokens)
+end
+
 local function folder_of(study, seed)
-  return ("%s/%s-%d/seed-%d"):format(os.getenv "LLMHOST_PROVE_OUT"
-    or "build/prove", study.name, study.tokens, seed)
+  return ("%s/seed-%d"):format(study_folder(study), seed)
+end
+
+local function journal_of(folder) return folder .. "/results/journal.jsonl" end
+
+-- The text that another seed's sweep has prepared, as its journal names it, or
+-- nil: a machine's own text changes as packages come and go.
+local function text_of(study)
+  for _, seed in ipairs(SEEDS) do
+    local s = state.read(journal_of(folder_of(study, seed)))
+    if s and s.data then return s.data end
+  end
+end
+
+-- Begin a sweep's journal with that text.
+local function pass_text(study, folder)
+  local text = text_of(study)
+  if not text or host.file.exists(journal_of(folder)) then return end
+  text.seq, text.time, text.crc = nil, nil, nil
+  assert(host.file.mkdir(folder .. "/results"))
+  local journal <close> = assert(host.journal.open(journal_of(folder)))
+  assert(journal:append(text))
 end
 
 local function start(study, seed)
@@ -44,16 +71,17 @@ local function start(study, seed)
   local text = SCRIPT:format(study.name, table.concat(study.variants,
     ",\n    "), study.tokens, seed, study.tokens)
   assert(host.file.mkdir(folder))
+  pass_text(study, folder)
   if host.file.read(folder .. "/sweep.lua") ~= text then
     assert(host.file.write(folder .. "/sweep.lua", text))
   end
-  local threads = host.machine().cores // study.jobs
+  local threads = math.max(1, host.machine().cores // study.jobs)
   print(("# %s seed %d starts: %s"):format(host.date(), seed, folder))
   io.stdout:flush()
   local p = assert(host.process.spawn { host.process.executable(), "sweep.lua",
     cwd = folder, stdin = "null", stdout = "null", stderr = "pipe",
-    env = study.jobs > 1 and { LLMHOST_THREADS = ("%d"):format(
-      math.max(1, threads)) } or nil })
+    env = study.jobs > 1 and { LLMHOST_THREADS = ("%d"):format(threads) }
+      or nil })
   return { process = p, seed = seed, errors = {} }
 end
 
@@ -81,8 +109,10 @@ end
 
 local function run_all(study)
   local queue, running = table.move(SEEDS, 1, #SEEDS, 1, {}), {}
+  if study.jobs == 0 then return end
   while #queue > 0 or #running > 0 do
-    while #queue > 0 and #running < study.jobs do
+    while #queue > 0 and #running < study.jobs
+      and (#running == 0 or text_of(study)) do
       running[#running + 1] = start(study, table.remove(queue, 1))
     end
     host.sleep(.5)
@@ -144,8 +174,9 @@ end
 
 local function read(study)
   local all = {}
-  for _, seed in ipairs(SEEDS) do
-    local folder = folder_of(study, seed) .. "/results"
+  for _, path in ipairs(host.file.glob(study_folder(study)
+    .. "/seed-*/results/journal.jsonl")) do
+    local folder = path:match "^(.*)/"
     local list, s = results.read(folder)
     if list then
       table.move(list, 1, #list, #all + 1, all)
