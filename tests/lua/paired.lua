@@ -85,13 +85,15 @@ local function start(study, seed)
   return { process = p, seed = seed, errors = {} }
 end
 
--- Whether a sweep has ended; its last words are kept.
+-- Whether a sweep has ended; its last words, but for progress, are kept.
 local function ended(job)
   while true do
     local line, why = job.process:read_error_line(0)
     if not line then return why == "eof" end
-    job.errors[#job.errors + 1] = line
-    if #job.errors > 20 then table.remove(job.errors, 1) end
+    if not line:find "^%d+/%d+ " then
+      job.errors[#job.errors + 1] = line
+      if #job.errors > 20 then table.remove(job.errors, 1) end
+    end
   end
 end
 
