@@ -6,6 +6,7 @@
 -- first of them prepared. LLMHOST_PROVE_TOKENS=N scales a study, which then
 -- judges nothing; LLMHOST_PROVE_JOBS=N runs N sweeps at a time, the cores
 -- divided, 0 none: what is there is read.
+local check = require "check"
 local checkpoint = require "llm.checkpoint"
 local columns = require "llm.columns"
 local compare = require "llm.compare"
@@ -274,6 +275,20 @@ function Study:complete()
       if not same then error(v.variant .. ": " .. why) end
     end
   end
+end
+
+-- The case that a variant, fp4 without one of its parts, fails: its gap is
+-- three times fp4's at least, and surely above it.
+function Study:control(name)
+  check.case(name .. " is worse than fp4, three times at least", function()
+    self:print_pair(name, "fp4")
+    if self.scaled then check.skip "scaled" end
+    local gap, worse = self:pair("fp4").mean, self:pair(name).mean
+    check.truthy(worse >= 3 * math.max(gap, .005),
+      ("its gap is %.4f nats, fp4's %.4f"):format(worse, gap))
+    check.truthy(self:pair(name, "fp4").low > 0,
+      "the 95 % interval of the difference holds 0")
+  end)
 end
 
 local paired = { percent = percent }
