@@ -1,5 +1,5 @@
 -- What each option of 4-bit training costs, and what must fail without its
--- parts: scale search, int8 saved activations, and two controls that fail early;
+-- parts: scale search, int8 saved activations, two controls that fail early;
 -- nano's small model, 1 M tokens each, three seeds.
 local check = require "check"
 local paired = require "paired"
