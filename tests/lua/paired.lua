@@ -278,13 +278,14 @@ function Study:complete()
 end
 
 -- The case that a variant, fp4 without one of its parts, fails: its gap is
--- three times fp4's at least, and surely above it.
-function Study:control(name)
-  check.case(name .. " is worse than fp4, three times at least", function()
+-- `times` fp4's at least, and surely above it.
+function Study:control(name, times)
+  local what = ("%s is worse than fp4, %d times at least"):format(name, times)
+  check.case(what, function()
     self:print_pair(name, "fp4")
     if self.scaled then check.skip "scaled" end
     local gap, worse = self:pair("fp4").mean, self:pair(name).mean
-    check.truthy(worse >= 3 * math.max(gap, .005),
+    check.truthy(worse >= times * math.max(gap, .005),
       ("its gap is %.4f nats, fp4's %.4f"):format(worse, gap))
     check.truthy(self:pair(name, "fp4").low > 0,
       "the 95 % interval of the difference holds 0")

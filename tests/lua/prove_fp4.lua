@@ -25,6 +25,6 @@ check.case("perplexity: at most +4 %, surely at most +5 %", function()
   check.truthy(high <= 5, ("the upper bound is %+.2f %%"):format(high))
 end)
 
-study:control "stochastic"
+study:control("stochastic", 2)
 
 check.done()

@@ -23,7 +23,7 @@ check.case("options against the same without", function()
   study:print_pair("fp4_int8", "baseline_int8")
 end)
 
-study:control "frozen"
-study:control "nearest"
+study:control("frozen", 3)
+study:control("nearest", 3)
 
 check.done()
