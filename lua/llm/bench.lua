@@ -125,11 +125,11 @@ local function after_step(p, c, tree, ids, out)
   local products = gpu.device() == "cpu"
     and sgemm.products(tree, c.batch * c.seq)
   local shares, rates = {}, {}
+  out.necessary_flops = products and p:flops().model * c.accumulate
+    + sgemm.update_flops(tree) or nil
   return function(seconds)
     if not out.planned then memory_of(p, ids, out) end
     if not products then return end
-    out.necessary_flops = p:flops().model * c.accumulate
-      + sgemm.update_flops(tree)
     rates[#rates + 1] = sgemm.rate(products)
     shares[#shares + 1] = out.necessary_flops / seconds / rates[#rates]
     out.sgemm_share = median { table.unpack(shares) }

@@ -74,12 +74,18 @@ local function ratio(a, b)
   return a and b and b.mean ~= 0 and a.mean / b.mean - 1 or nil
 end
 
+-- What a run's schedule is, in words: runs whose words are the same, and not
+-- "cut short", trained one schedule.
+function compare.schedule(r)
+  return ("%s steps of %s%s"):format(r.config.total_steps,
+    r.model_stats.tokens_per_step,
+    r.training_stats.cut_short and ", cut short" or "")
+end
+
 local function schedules(v)
   local seen, list = {}, {}
   for _, r in ipairs(v.runs) do
-    local word = r.config.total_steps .. " steps of "
-      .. r.model_stats.tokens_per_step
-    if r.training_stats.cut_short then word = word .. ", cut short" end
+    local word = compare.schedule(r)
     if not seen[word] then seen[word], list[#list + 1] = true, word end
   end
   return list

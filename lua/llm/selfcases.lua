@@ -100,10 +100,11 @@ local function reductions(case, A, a)
     for i, x in ipairs(row) do best = x > row[best] and i or best end
     return best - 1 -- an id
   end))
-  case("softmax", flat(A:softmax(2)), map(a, function(_, i)
-    local first = (i - 1) // WIDTH * WIDTH
-    return softmax(table.move(a, first + 1, first + WIDTH, 1, {}))[i - first]
-  end))
+  local shares = {}
+  for _, row in ipairs(rows(a, WIDTH)) do
+    table.move(softmax(row), 1, WIDTH, #shares + 1, shares)
+  end
+  case("softmax", flat(A:softmax(2)), shares)
 end
 
 local function shapes(case, A, a)
@@ -134,12 +135,13 @@ local function gradient(f, ...)
 end
 
 local function gradients(case, A, a)
-  local row = gpu.tensor(table.move(a, 1, WIDTH, 1, {}))
+  local first = table.move(a, 1, WIDTH, 1, {})
+  local row = gpu.tensor(first)
   local function plus(x, y) return x + y end
   case("broadcast", flat(A + row), map(a, function(x, i)
     return x + a[(i - 1) % WIDTH + 1]
   end))
-  case("sum_to", gradient(plus, A, row), map(row:table(), function()
+  case("sum_to", gradient(plus, A, row), map(first, function()
     return ROWS
   end))
   case("relu_backward", gradient(function(x) return x:relu() end, A),
@@ -147,13 +149,13 @@ local function gradients(case, A, a)
   case("unslice", gradient(function(x) return x:slice(1, 1, 2) end, A),
     map(a, function(_, i) return i <= 2 * WIDTH and 1 or 0 end))
   -- d(Σ s²)/dx of a row = 2 s (s − Σ s²)
+  local shares = softmax(first)
+  local squares = sum_of(map(shares, function(s) return s * s end))
   case("softmax_backward", gradient(function(x)
     return x:softmax(2) ^ 2
-  end, gpu.tensor { table.move(a, 1, WIDTH, 1, {}) }),
-    map(softmax(row:table()), function(s)
-      local squares = map(softmax(row:table()), function(x) return x * x end)
-      return 2 * s * (s - sum_of(squares))
-    end))
+  end, gpu.tensor { first }), map(shares, function(s)
+    return 2 * s * (s - squares)
+  end))
 end
 
 function selfcases.all(case)

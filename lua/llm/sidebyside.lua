@@ -1,6 +1,7 @@
 -- Two folders of results side by side: every run that both hold, what changed
 -- between them, and in what the machines, builds and configurations differ.
 local columns = require "llm.columns"
+local compare = require "llm.compare"
 local fingerprint = require "llm.fingerprint"
 local host = require "host"
 local results = require "llm.results"
@@ -15,9 +16,8 @@ local function ratio(a, b) return a and b and a ~= 0 and b / a - 1 or nil end
 
 -- Whether two runs trained one schedule on one text, so that losses compare.
 local function same_schedule(a, b, one_text)
-  return one_text and a.config.total_steps == b.config.total_steps
-    and a.model_stats.tokens_per_step == b.model_stats.tokens_per_step
-    and not a.training_stats.cut_short and not b.training_stats.cut_short
+  return one_text and compare.schedule(a) == compare.schedule(b)
+    and not a.training_stats.cut_short
 end
 
 local function figures(r)

@@ -49,6 +49,15 @@ function check.truthy(value, note)
   if not value then error(note or "got " .. show(value), 2) end
 end
 
+-- What a shell command prints, by lines.
+function check.lines_of(command)
+  local pipe = assert(io.popen(command))
+  local lines = {}
+  for line in pipe:lines() do lines[#lines + 1] = line end
+  pipe:close()
+  return lines
+end
+
 -- The call must raise, and the message must contain `text` (plain).
 function check.raises(text, f, ...)
   local ok, err = pcall(f, ...)

@@ -5,16 +5,8 @@ local check = require "check"
 
 local FOLDER = "tests/defects/"
 
-local function lines_of(command)
-  local pipe = assert(io.popen(command))
-  local lines = {}
-  for line in pipe:lines() do lines[#lines + 1] = line end
-  pipe:close()
-  return lines
-end
-
-local paths = lines_of("ls " .. FOLDER .. "*.patch")
-local programs = lines_of "cd tests && ls c/test_*.c lua/test_*.lua"
+local paths = check.lines_of("ls " .. FOLDER .. "*.patch")
+local programs = check.lines_of "cd tests && ls c/test_*.c lua/test_*.lua"
 
 local function text_of(path)
   local file <close> = assert(io.open(path, "rb"))
@@ -72,7 +64,7 @@ end)
 
 none("each still fits the tree", function(path, _, report)
   if not os.execute "command -v git >/dev/null" then check.skip "no git" end
-  local said = lines_of("git apply --check " .. path .. " 2>&1")
+  local said = check.lines_of("git apply --check " .. path .. " 2>&1")
   if #said > 0 then report(said[1]) end
 end)
 

@@ -5,20 +5,12 @@ local check = require "check"
 
 -- --- the files -------------------------------------------------------------
 
-local function lines_of(command)
-  local pipe = assert(io.popen(command))
-  local lines = {}
-  for line in pipe:lines() do lines[#lines + 1] = line end
-  pipe:close()
-  return lines
-end
-
 -- Every file of the project: what git tracks, or what lies there when this is
 -- not a clone.
 local function project_files()
-  local files = lines_of("git ls-files 2>/dev/null")
+  local files = check.lines_of("git ls-files 2>/dev/null")
   if #files == 0 then
-    files = lines_of("find . -type f -not -path './.git/*' -not -path "
+    files = check.lines_of("find . -type f -not -path './.git/*' -not -path "
       .. "'./build/*' -not -path './data_cache/*' -not -path "
       .. "'./experiment_results/*' | sed 's|^[.]/||'")
   end
