@@ -1,9 +1,7 @@
 /* Which of cuBLASLt's algorithms a product takes: the library's first choice,
- * or the fastest of its candidates, measured once a shape and kept as text by
- * the context's tuner. */
+ * or the fastest of its candidates, measured once a shape (gemm_measure.cu) and
+ * kept as text by the context's tuner. */
 #include "gemm_private.cuh"
-
-enum { CANDIDATES = 8, RUNS = 3 };
 
 /* --- candidates ---------------------------------------------------------- */
 
@@ -22,14 +20,14 @@ static lk_status prefer(lk_context *context, const gemm_key *key,
   return LK_OK;
 }
 
-/* The usable candidates, best guess first; how many. */
+/* The library's usable candidates, best guess first; how many. */
 static int candidates(lk_context *context, const gemm_entry *e,
-                      cublasLtMatmulHeuristicResult_t found[CANDIDATES]) {
+                      cublasLtMatmulHeuristicResult_t *found) {
   struct gemm_table *table = cuda_of(context)->gemm;
   int count = 0, usable = 0;
   if (cublasLtMatmulAlgoGetHeuristic(table->library, e->product, e->b, e->a,
                                      e->d, e->d, table->preference,
-                                     CANDIDATES, found, &count) !=
+                                     GEMM_CANDIDATES, found, &count) !=
       CUBLAS_STATUS_SUCCESS)
     return 0;
   for (int i = 0; i < count; i++)
@@ -37,63 +35,26 @@ static int candidates(lk_context *context, const gemm_entry *e,
   return usable;
 }
 
-/* --- measuring ----------------------------------------------------------- */
-
-/* The least milliseconds of some runs after one, into `room`; infinity when
- * it fails. Given up early when far above `limit`. */
-static float time_of(lk_context *context, const gemm *g, const gemm_entry *e,
-                     const cublasLtMatmulAlgo_t *algorithm, void *room,
-                     float limit) {
-  cuda_state *s = cuda_of(context);
-  const void *c = g->c == g->d || g->beta == 0 ? room : g->c;
-  float least = INFINITY;
-  for (int i = 0; i <= RUNS; i++) {
-    float t = 0;
-    cudaEventRecord(s->start, cuda_stream(context));
-    if (gemm_launch(context, g, e, algorithm, c, room) !=
-        CUBLAS_STATUS_SUCCESS)
-      return INFINITY;
-    cudaEventRecord(s->stop, cuda_stream(context));
-    if (cudaEventSynchronize(s->stop) != cudaSuccess ||
-        cudaEventElapsedTime(&t, s->start, s->stop) != cudaSuccess)
-      return INFINITY;
-    if (i > 0 && t < least) least = t;
-    if (i > 0 && t > limit * 1.2f) break;
-  }
-  return least;
-}
-
-/* The fastest candidate; a later one must be 1 % faster. Results go to memory
- * that is had for the moment; without such, -1. */
-static int measure(lk_context *context, const gemm *g, const gemm_entry *e,
-                   const cublasLtMatmulHeuristicResult_t *found, int count) {
-  size_t bytes = (size_t)lk_dtype_bytes(
-      g->out, (g->batch - 1) * g->step_d + g->m * g->ldd);
-  void *room = NULL;
-  float least = INFINITY;
-  int best = -1;
-  if (cudaMalloc(&room, bytes) != cudaSuccess) {
-    cudaGetLastError();
-    return -1;
-  }
-  cudaMemsetAsync(room, 0, bytes, cuda_stream(context));
-  for (int i = 0; i < count; i++) {
-    float t = time_of(context, g, e, &found[i].algo, room, least);
-    if (!(t < least * 0.99f)) continue;
-    least = t;
-    best = i;
-  }
-  cudaFree(room);
-  return best;
+/* Whether the library takes an algorithm that it did not offer just now. */
+static bool fits(lk_context *context, const gemm_entry *e,
+                 const cublasLtMatmulAlgo_t *algorithm) {
+  cublasLtMatmulHeuristicResult_t result;
+  memset(&result, 0, sizeof result);
+  return cublasLtMatmulAlgoCheck(cuda_of(context)->gemm->library, e->product,
+                                 e->b, e->a, e->d, e->d, algorithm,
+                                 &result) == CUBLAS_STATUS_SUCCESS &&
+         result.state == CUBLAS_STATUS_SUCCESS &&
+         (int64_t)result.workspaceSize <= cuda_of(context)->workspace_bytes;
 }
 
 /* --- choices as text ----------------------------------------------------- */
 
 enum { CHOICE_BYTES = sizeof(cublasLtMatmulAlgo_t) };
 
+/* "sustained": what was chosen by single runs alone has keys without it. */
 static void key_text(const gemm_entry *e, char *text, size_t size) {
   const gemm_key *k = &e->key;
-  snprintf(text, size, "gemm %s %s t%d m%lld n%lld k%lld b%lld "
+  snprintf(text, size, "gemm sustained %s %s t%d m%lld n%lld k%lld b%lld "
            "ld%lld,%lld,%lld s%lld,%lld,%lld %d%d%d%d a%d",
            lk_dtype_word((lk_dtype)k->in), lk_dtype_word((lk_dtype)k->out),
            k->transposes, (long long)k->m, (long long)k->n, (long long)k->k,
@@ -121,18 +82,6 @@ static bool choice_read(const char *text, cublasLtMatmulAlgo_t *algorithm) {
   return true;
 }
 
-/* Whether the library still takes what was chosen once. */
-static bool choice_fits(lk_context *context, const gemm_entry *e,
-                        const cublasLtMatmulAlgo_t *algorithm) {
-  cublasLtMatmulHeuristicResult_t result;
-  memset(&result, 0, sizeof result);
-  return cublasLtMatmulAlgoCheck(cuda_of(context)->gemm->library, e->product,
-                                 e->b, e->a, e->d, e->d, algorithm,
-                                 &result) == CUBLAS_STATUS_SUCCESS &&
-         result.state == CUBLAS_STATUS_SUCCESS &&
-         (int64_t)result.workspaceSize <= cuda_of(context)->workspace_bytes;
-}
-
 /* A recording cannot be measured in. */
 static bool recording(lk_context *context) {
   cudaStreamCaptureStatus state = cudaStreamCaptureStatusNone;
@@ -142,33 +91,32 @@ static bool recording(lk_context *context) {
 
 /* --- the choice ---------------------------------------------------------- */
 
-/* Of `count` candidates, by the tuner. */
+/* Of the library's `count` candidates, by the tuner. */
 static void choose_tuned(lk_context *context, const gemm *g, gemm_entry *e,
-                         const cublasLtMatmulHeuristicResult_t *found,
-                         int count) {
+                         cublasLtMatmulHeuristicResult_t *found, int count) {
   const lk_tuner *tuner = &context->tuner;
   char key[320], choice[2 * CHOICE_BYTES + 1];
   cublasLtMatmulAlgo_t known;
   key_text(e, key, sizeof key);
   if (tuner->find(tuner->state, key, choice, sizeof choice) &&
-      choice_read(choice, &known) && choice_fits(context, e, &known)) {
+      choice_read(choice, &known) && fits(context, e, &known)) {
     e->algorithm = known;
     return;
   }
   if (recording(context)) return;
-  int best = count > 1 ? measure(context, g, e, found, count) : 0;
+  int best = count > 1 ? gemm_measure(context, g, e, found, count) : 0;
   if (best < 0) return;
   e->algorithm = found[best].algo;
   choice_write(&e->algorithm, choice);
   tuner->note(tuner->state, key, choice); /* another's may have come first */
   if (tuner->find(tuner->state, key, choice, sizeof choice) &&
-      choice_read(choice, &known) && choice_fits(context, e, &known))
+      choice_read(choice, &known) && fits(context, e, &known))
     e->algorithm = known;
 }
 
 lk_status gemm_choose(lk_context *context, const gemm *g, gemm_entry *e,
                       const char *what) {
-  cublasLtMatmulHeuristicResult_t found[CANDIDATES];
+  cublasLtMatmulHeuristicResult_t found[GEMM_CANDIDATES];
   LK_TRY(prefer(context, &e->key, what));
   int count = candidates(context, e, found);
   if (count == 0 && g->in == LK_E4M3) {

@@ -1,5 +1,5 @@
-/* What gemm.cu (descriptions, table, launches) and gemm_choose.cu (which
- * algorithm) share. */
+/* What gemm.cu (descriptions, table, launches), gemm_choose.cu (which
+ * algorithm) and gemm_measure.cu (which is fastest) share. */
 #ifndef LK_CUDA_GEMM_PRIVATE_CUH
 #define LK_CUDA_GEMM_PRIVATE_CUH
 
@@ -22,12 +22,16 @@ typedef struct gemm_entry {
   cublasLtMatmulAlgo_t algorithm;
 } gemm_entry;
 
-enum { GEMM_ROOM = 2048 }; /* entries; more than half full: start over */
+enum {
+  GEMM_ROOM = 2048,    /* entries; more than half full: start over */
+  GEMM_CANDIDATES = 8  /* algorithms that a choice is made of, at most */
+};
 
 struct gemm_table {
   cublasLtHandle_t library;
   cublasLtMatmulPreference_t preference;
   int count;
+  bool hot;        /* the device has worked at its power limit before */
   gemm_entry entry[GEMM_ROOM];
 };
 
@@ -55,5 +59,13 @@ CUDA_HIDDEN lk_status gemm_scale_mode(lk_context *context, gemm_entry *e,
  * LK_UNSUPPORTED when there is none. */
 CUDA_HIDDEN lk_status gemm_choose(lk_context *context, const gemm *g,
                                   gemm_entry *e, const char *what);
+
+/* The candidate that runs the product fastest: back to back when it is long,
+ * alone when it is short; an earlier one where they are about the same. -1
+ * when it cannot be measured. Some 80 ms for each that is near the fastest. */
+CUDA_HIDDEN int gemm_measure(lk_context *context, const gemm *g,
+                             const gemm_entry *e,
+                             const cublasLtMatmulHeuristicResult_t *found,
+                             int count);
 
 #endif

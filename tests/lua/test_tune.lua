@@ -13,16 +13,13 @@ check.case("a cpu has nothing to tune", function()
   check.equal(reason, "the libraries choose")
 end)
 
--- A model whose shapes no other test has: its products are measured once, and
--- a second program of the same shapes takes what was noted.
-check.case("a gpu keeps what it measured", function()
-  if gpu.device() == "cpu" then check.skip "no GPU" end
+-- A product whose shape no other test has is measured once, and a second
+-- program of the same shape takes what was noted: the same bits.
+local function keeps(x, y, options)
   local path = os.tmpname()
   os.remove(path)
   check.equal(gpu.tune(path), path)
-  local x = gpu.randn { 208, 336, seed = 1 }
-  local y = gpu.randn { 336, 112, seed = 2 }
-  local first = x:matmul(y)
+  local first = x:matmul(y, options)
   local t = gpu.tuning()
   check.truthy(t.known >= 1 and t.measured == t.known, t.known)
   check.equal(t.error, nil)
@@ -31,10 +28,22 @@ check.case("a gpu keeps what it measured", function()
   gpu.tune(path)
   check.equal(gpu.tuning().hash, t.hash)
   check.equal(gpu.tuning().measured, 0)
-  check.truthy(x:matmul(y):equal(first))
+  check.truthy(x:matmul(y, options):equal(first))
   gpu.tune(false)
   os.remove(path)
   os.remove(path .. ".lock")
+end
+
+check.case("a gpu keeps what it measured", function()
+  if gpu.device() == "cpu" then check.skip "no GPU" end
+  keeps(gpu.randn { 208, 336, seed = 1 }, gpu.randn { 336, 112, seed = 2 })
+end)
+
+-- Long enough to be measured back to back.
+check.case("a gpu keeps what it measured back to back", function()
+  if gpu.device() == "cpu" then check.skip "no GPU" end
+  keeps(gpu.randn { 16640, 496, seed = 1 }, gpu.randn { 16640, 528, seed = 2 },
+    { transpose_a = true })
 end)
 
 check.case("train.tune is auto or off", function()
