@@ -1,7 +1,18 @@
 /* Which of cuBLASLt's algorithms a product takes: the library's first choice,
- * or the fastest of its candidates, measured once a shape (gemm_measure.cu) and
- * kept as text by the context's tuner. */
+ * or the fastest of its candidates and of some with their sums split, measured
+ * once a shape (gemm_measure.cu) and kept as text by the context's tuner. */
 #include "gemm_private.cuh"
+
+enum {
+  SPLIT_OF = 2,     /* that many candidates are offered split too, ... */
+  SPLIT_PARTS = 3,  /* ... into this many parts and fewer */
+  LIBRARY = GEMM_CANDIDATES - SPLIT_OF * (SPLIT_PARTS - 1),
+};
+
+/* Where sums are worth splitting: results of few tiles, which fill the device
+ * badly (1280 x 5120 are 200 tiles of 256 x 128, 1.5 turns of 132 processors),
+ * each of many terms: gradients of weights. */
+static const int64_t SPLIT_RESULTS = 1280 * 5120, SPLIT_TERMS = 8192;
 
 /* --- candidates ---------------------------------------------------------- */
 
@@ -27,13 +38,15 @@ static int candidates(lk_context *context, const gemm_entry *e,
   int count = 0, usable = 0;
   if (cublasLtMatmulAlgoGetHeuristic(table->library, e->product, e->b, e->a,
                                      e->d, e->d, table->preference,
-                                     GEMM_CANDIDATES, found, &count) !=
+                                     LIBRARY, found, &count) !=
       CUBLAS_STATUS_SUCCESS)
     return 0;
   for (int i = 0; i < count; i++)
     if (found[i].state == CUBLAS_STATUS_SUCCESS) found[usable++] = found[i];
   return usable;
 }
+
+/* --- split sums ---------------------------------------------------------- */
 
 /* Whether the library takes an algorithm that it did not offer just now. */
 static bool fits(lk_context *context, const gemm_entry *e,
@@ -45,6 +58,62 @@ static bool fits(lk_context *context, const gemm_entry *e,
                                  &result) == CUBLAS_STATUS_SUCCESS &&
          result.state == CUBLAS_STATUS_SUCCESS &&
          (int64_t)result.workspaceSize <= cuda_of(context)->workspace_bytes;
+}
+
+static int32_t parts_of(const cublasLtMatmulAlgo_t *algorithm) {
+  int32_t parts = 0;
+  size_t size;
+  cublasLtMatmulAlgoConfigGetAttribute(algorithm,
+                                       CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts,
+                                       sizeof parts, &size);
+  return parts;
+}
+
+/* Split the sums of an algorithm into parts, added up afterwards. */
+static bool set_parts(cublasLtMatmulAlgo_t *algorithm, int32_t parts,
+                      cublasLtReductionScheme_t scheme) {
+  uint32_t how = scheme;
+  return cublasLtMatmulAlgoConfigSetAttribute(
+             algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts,
+             sizeof parts) == CUBLAS_STATUS_SUCCESS &&
+         cublasLtMatmulAlgoConfigSetAttribute(
+             algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &how,
+             sizeof how) == CUBLAS_STATUS_SUCCESS;
+}
+
+/* A copy of an algorithm with its sums in parts; these are kept in f32, in the
+ * workspace or, where that is too small, in a result of f32, one part after
+ * the other. False when the library has none. */
+static bool split(lk_context *context, const gemm_entry *e,
+                  const cublasLtMatmulAlgo_t *algorithm, int32_t parts,
+                  cublasLtMatmulAlgo_t *copy) {
+  static const cublasLtReductionScheme_t schemes[] = {
+      CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE,
+      CUBLASLT_REDUCTION_SCHEME_INPLACE};
+  int usable = e->key.out == LK_F32 ? 2 : 1;
+  for (int i = 0; i < usable; i++) {
+    *copy = *algorithm;
+    if (set_parts(copy, parts, schemes[i]) && fits(context, e, copy))
+      return true;
+  }
+  return false;
+}
+
+/* Put split copies of the first candidates behind the `count` there are; how
+ * many there are then. */
+static int add_split(lk_context *context, const gemm_entry *e,
+                     cublasLtMatmulHeuristicResult_t *found, int count) {
+  const gemm_key *k = &e->key;
+  int all = count, whole = 0;
+  if (k->batch * k->m * k->n > SPLIT_RESULTS || k->k < SPLIT_TERMS)
+    return count;
+  for (int i = 0; i < count && whole < SPLIT_OF; i++) {
+    if (parts_of(&found[i].algo) != 1) continue;
+    whole++;
+    for (int32_t parts = SPLIT_PARTS; parts > 1; parts--)
+      all += split(context, e, &found[i].algo, parts, &found[all].algo);
+  }
+  return all;
 }
 
 /* --- choices as text ----------------------------------------------------- */
@@ -91,7 +160,7 @@ static bool recording(lk_context *context) {
 
 /* --- the choice ---------------------------------------------------------- */
 
-/* Of the library's `count` candidates, by the tuner. */
+/* Of the library's `count` candidates and more, by the tuner. */
 static void choose_tuned(lk_context *context, const gemm *g, gemm_entry *e,
                          cublasLtMatmulHeuristicResult_t *found, int count) {
   const lk_tuner *tuner = &context->tuner;
@@ -104,6 +173,7 @@ static void choose_tuned(lk_context *context, const gemm *g, gemm_entry *e,
     return;
   }
   if (recording(context)) return;
+  count = add_split(context, e, found, count);
   int best = count > 1 ? gemm_measure(context, g, e, found, count) : 0;
   if (best < 0) return;
   e->algorithm = found[best].algo;

@@ -24,7 +24,7 @@ typedef struct gemm_entry {
 
 enum {
   GEMM_ROOM = 2048,    /* entries; more than half full: start over */
-  GEMM_CANDIDATES = 8  /* algorithms that a choice is made of, at most */
+  GEMM_CANDIDATES = 12 /* algorithms that a choice is made of, at most */
 };
 
 struct gemm_table {

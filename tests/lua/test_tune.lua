@@ -39,7 +39,7 @@ check.case("a gpu keeps what it measured", function()
   keeps(gpu.randn { 208, 336, seed = 1 }, gpu.randn { 336, 112, seed = 2 })
 end)
 
--- Long enough to be measured back to back.
+-- Long enough to be measured back to back, its sums offered in parts.
 check.case("a gpu keeps what it measured back to back", function()
   if gpu.device() == "cpu" then check.skip "no GPU" end
   keeps(gpu.randn { 16640, 496, seed = 1 }, gpu.randn { 16640, 528, seed = 2 },
