@@ -68,10 +68,15 @@ typedef struct lk_attention_layout {
   int64_t keys;     /* key tiles that several query heads add to */
   int64_t dq;       /* f32 [queries, query tile, padded width] */
   int64_t dkv;      /* f32 [keys, 2, key tile, padded width] */
-  int64_t turns;    /* u32 [queries + keys]: additions made */
+  int64_t turns;    /* u32 [queries + keys]: additions made; one: tasks taken */
   int64_t stats;    /* f32 [B, H, T, 2] */
   int64_t bytes;
 } lk_attention_layout;
+
+/* Words from `turns` on, which are 0 when a backward begins. */
+static inline int64_t lk_attention_words(const lk_attention_layout *l) {
+  return l->queries + l->keys + 1;
+}
 
 static inline lk_attention_layout lk_attention_layout_of(const lk_attr *a,
                                                          lk_dtype dtype) {
@@ -89,7 +94,7 @@ static inline lk_attention_layout lk_attention_layout_of(const lk_attr *a,
   }
   l.dkv = l.dq + l.queries * rows * padded * 4;
   l.turns = l.dkv + l.keys * 2 * keys * padded * 4;
-  l.stats = l.turns + (l.queries + l.keys + 3) / 4 * 16;
+  l.stats = l.turns + (lk_attention_words(&l) + 3) / 4 * 16;
   l.bytes = l.stats + heads * a->seq * 8;
   return l;
 }

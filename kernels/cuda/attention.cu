@@ -31,6 +31,7 @@ static lk_status attention_open(lk_context *context, const lk_call *call,
   args->factor = d.threshold ? d.factor : 1.0f; /* as the CPU has it */
   args->threshold = d.threshold;
   args->stream = d.stream;
+  if (cuda_of(context)->hopper) args->hopper = cuda_of(context)->processors;
   return LK_OK;
 }
 
@@ -71,6 +72,7 @@ lk_status cuda_attention_backward(lk_context *context, const lk_call *call) {
   args.dkv = (float *)(scratch + layout.dkv);
   args.dq_turns = (uint32_t *)(scratch + layout.turns);
   args.dkv_turns = args.dq_turns + layout.queries;
+  args.taken = args.dkv_turns + layout.keys;
   args.stats = (float2 *)(scratch + layout.stats);
   if (lk_present(&call->in[5])) args.kept = (uint32_t *)call->in[5].data;
   bool tiled = lk_attention_tiled(&call->attr, args.dtype);
@@ -81,7 +83,7 @@ lk_status cuda_attention_backward(lk_context *context, const lk_call *call) {
   auto backward = tiled ? attention_backward_tiled : attention_backward_plain;
   cudaStream_t stream = cuda_stream(context);
   CUDA_TRY(context,
-           attention_stats(&args, layout.queries + layout.keys, stream));
+           attention_stats(&args, lk_attention_words(&layout), stream));
   LK_TRY(cuda_check(context, backward(&args, stream), "attention_backward"));
   return turns && !fused ? attention_turn(context, call) : LK_OK;
 }

@@ -34,11 +34,16 @@ typedef struct attention_args {
   float2 *stats;            /* [B, H, T]: lse · log2 e, Σ do · o / factor */
   float *dq, *dkv;          /* sums that several blocks add to */
   uint32_t *dq_turns, *dkv_turns; /* how many have, by tile */
+  uint32_t *taken;          /* tasks that blocks have begun */
+  int hopper;               /* processors, where warpgroups are; else 0 */
 } attention_args;
 
 /* Each enqueues on `stream` and gives the launch's error, if any. */
 cudaError_t attention_forward_tiled(const attention_args *, cudaStream_t);
 cudaError_t attention_backward_tiled(const attention_args *, cudaStream_t);
+/* For attention_backward_tiled, which asks it where it fits. */
+bool attention_backward_hopper_fits(const attention_args *);
+cudaError_t attention_backward_hopper(const attention_args *, cudaStream_t);
 /* Widths up to ATTENTION_PLAIN_WIDTH. */
 enum { ATTENTION_PLAIN_WIDTH = 1024 };
 cudaError_t attention_forward_plain(const attention_args *, cudaStream_t);

@@ -251,22 +251,6 @@ __device__ __forceinline__ bool backward_group(const attention_args &a,
   return false;
 }
 
-/* dk of 16 keys from `first` on, turned as rope does. */
-template <int D>
-__device__ __forceinline__ void backward_turn_keys(const attention_args &a,
-                                                   int first,
-                                                   float dk[D / 8][4]) {
-  const int lane = threadIdx.x & 31;
-#pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const int j = min(first + r * 8 + (lane >> 2), a.seq - 1);
-#pragma unroll
-    for (int n = 0; n < D / 16; n++)
-      backward_turn(a, j, n * 8 + (lane & 3) * 2, &dk[n][2 * r],
-                    &dk[n + D / 16][2 * r]);
-  }
-}
-
 /* dk and dv of the warp's keys; `tile` is its own part of shared memory. */
 template <typename T, int D>
 __device__ __forceinline__ void
@@ -401,6 +385,8 @@ static cudaError_t launch_width(const attention_args *a, cudaStream_t stream) {
 
 cudaError_t attention_backward_tiled(const attention_args *a,
                                      cudaStream_t stream) {
+  if (attention_backward_hopper_fits(a))
+    return attention_backward_hopper(a, stream);
   return a->dtype == LK_BF16 ? launch_width<__nv_bfloat16>(a, stream)
                              : launch_width<__half>(a, stream);
 }

@@ -100,6 +100,22 @@ __device__ __forceinline__ void backward_turn(const attention_args &a, int t,
   }
 }
 
+/* dk of 16 keys from `first` on, turned as rope does. */
+template <int D>
+__device__ __forceinline__ void backward_turn_keys(const attention_args &a,
+                                                   int first,
+                                                   float dk[D / 8][4]) {
+  const int lane = threadIdx.x & 31;
+#pragma unroll
+  for (int r = 0; r < 2; r++) {
+    const int j = min(first + r * 8 + (lane >> 2), a.seq - 1);
+#pragma unroll
+    for (int n = 0; n < D / 16; n++)
+      backward_turn(a, j, n * 8 + (lane & 3) * 2, &dk[n][2 * r],
+                    &dk[n + D / 16][2 * r]);
+  }
+}
+
 /* dq · scale · factor to its place in dqkv. */
 template <typename T, int D>
 __device__ __forceinline__ void

@@ -9,21 +9,26 @@
 #include <cuda_runtime.h>
 #include <stdint.h>
 
-/* Wait until `turn` blocks have added. One thread; then a barrier. */
+/* How many blocks have added. */
+__device__ __forceinline__ uint32_t turn_made(const uint32_t *turns) {
+  uint32_t made;
+  asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
+               : "=r"(made)
+               : "l"(turns)
+               : "memory");
+  return made;
+}
+
+/* Wait until `turn` blocks have added. One thread, then a barrier; or all. */
 __device__ __forceinline__ void turn_await(const uint32_t *turns,
                                            uint32_t turn) {
-  uint32_t made;
-  do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];"
-                  : "=r"(made)
-                  : "l"(turns)
-                  : "memory");
-  while (made != turn);
+  while (turn_made(turns) != turn) {
+  }
 }
 
 /* Say that `turn` blocks have added. One thread, after a barrier that follows
- * the block's writes. */
+ * the block's writes: its release is theirs too. */
 __device__ __forceinline__ void turn_pass(uint32_t *turns, uint32_t turn) {
-  __threadfence();
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(turns), "r"(turn)
                : "memory");
 }

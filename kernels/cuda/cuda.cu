@@ -82,10 +82,13 @@ static lk_status device_info(int device, lk_device_info *info,
 
 static __global__ void k_present(void) {}
 
-/* Whether the plugin has code for this device. */
-static lk_status check_code(lk_context *context, const cuda_state *s) {
+/* Whether the plugin has code for this device, and Hopper's own: code made from
+ * an older architecture's PTX has none of it. */
+static lk_status check_code(lk_context *context, cuda_state *s) {
   cudaFuncAttributes attributes;
   cudaError_t code = cudaFuncGetAttributes(&attributes, k_present);
+  s->hopper = code == cudaSuccess && s->capability == 90 &&
+              attributes.ptxVersion == 90;
   if (code == cudaSuccess) return LK_OK;
   cudaGetLastError();
   return lk_fail(&context->error, LK_UNSUPPORTED,

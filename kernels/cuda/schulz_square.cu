@@ -8,6 +8,7 @@
  * whose 16-byte pieces are permuted by their row (PTX ISA: wgmma, 128-byte
  * swizzle). sm_90a only; elsewhere schulz_square_fits says no. */
 #include "schulz.cuh"
+#include "warpgroup.cuh"
 
 enum {
   SQUARE_SIDE = 128, SQUARE_DEPTH = 64, SQUARE_STAGES = 3,
@@ -29,7 +30,7 @@ static int64_t square_tiles(int64_t side, int64_t count) {
 bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
                         int64_t depth, int64_t count) {
   int64_t tiles = square_tiles(side, count);
-  return s->capability == 90 && dtype == LK_F16 && side % SQUARE_SIDE == 0 &&
+  return s->hopper && dtype == LK_F16 && side % SQUARE_SIDE == 0 &&
          depth % SQUARE_DEPTH == 0 && depth >= SQUARE_DEPTH * SQUARE_STAGES &&
          (tiles >= s->processors || tiles < 16);
 }
@@ -37,12 +38,6 @@ bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 /* --- pieces of a product ------------------------------------------------- */
-
-/* A matrix of 128-byte rows at `at`, 8 rows 1024 bytes apart. */
-static __device__ __forceinline__ uint64_t square_descriptor(uint32_t at) {
-  return (uint64_t)(at >> 4 & 0x3FFF) | (uint64_t)1 << 16 |
-         (uint64_t)(1024 >> 4) << 32 | (uint64_t)1 << 62;
-}
 
 /* c [64, 128] += a [64, 16] · b [128, 16]ᵀ by the warpgroup. */
 static __device__ __forceinline__ void square_mma(float c[64], uint64_t a,
@@ -96,11 +91,11 @@ static __device__ __forceinline__ void square_step(uint32_t stage,
                                                    float c[64]) {
   const uint32_t a = stage + threadIdx.x / 128 * (SQUARE_OPERAND / 2);
   const uint32_t b = stage + SQUARE_OPERAND;
-  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+  group_begin();
 #pragma unroll
   for (int k = 0; k < SQUARE_DEPTH / 16; k++)
-    square_mma(c, square_descriptor(a + k * 32), square_descriptor(b + k * 32));
-  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+    square_mma(c, group_operand(a + k * 32), group_operand(b + k * 32));
+  group_commit();
 }
 
 /* --- the tile's way out -------------------------------------------------- */
@@ -177,8 +172,8 @@ static __device__ __forceinline__ void square_tile(const schulz_product &p,
     const uint32_t to = shared + next % SQUARE_STAGES * SQUARE_STAGE;
     asm volatile("cp.async.wait_group %0;" ::"n"(SQUARE_STAGES - 2)
                  : "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    shared_written();
+    group_wait<0>();
     __syncthreads(); /* the stage is there, and nobody reads the last one */
     if (next < steps) {
       square_load(to, a + next * SQUARE_DEPTH, p.pitch);
@@ -187,7 +182,7 @@ static __device__ __forceinline__ void square_tile(const schulz_product &p,
     asm volatile("cp.async.commit_group;" ::: "memory");
     square_step(shared + s % SQUARE_STAGES * SQUARE_STAGE, sum);
   }
-  asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+  group_wait<0>();
   __syncthreads();
   __half *d = (__half *)p.d + out;
   square_scale(p, (const __half *)p.c + out, row, column, sum,

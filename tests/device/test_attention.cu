@@ -1,8 +1,9 @@
 /* Attention on a device, by itself: against plain double-precision loops at
  * odd sizes, its random masks element by element, the same bits twice, and
  * (with `bench`) timings. Needs no Lua and no backend:
- *   nvcc -std=c++17 -O3 -arch=native -o test_attention \
- *     tests/device/test_attention.cu kernels/cuda/attention_[fbp]*.cu
+ *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a \
+ *     -o test_attention tests/device/test_attention.cu \
+ *     kernels/cuda/attention_[fbp]*.cu
  *   ./test_attention [small | lengths | bench [B H K p]] */
 #include <math.h>
 #include <stdio.h>
@@ -14,6 +15,7 @@
 #include "../../kernels/cuda/device.cuh"
 
 static int failures, checks;
+static int hopper; /* processors of a device of capability 9.0, else 0 */
 
 #define CUDA(call)                                                        \
   do {                                                                    \
@@ -104,7 +106,9 @@ static problem problem_new(shape s) {
   a->dkv = (float *)(scratch + x.layout.dkv);
   a->dq_turns = (uint32_t *)(scratch + x.layout.turns);
   a->dkv_turns = a->dq_turns + x.layout.queries;
+  a->taken = a->dkv_turns + x.layout.keys;
   a->stats = (float2 *)(scratch + x.layout.stats);
+  a->hopper = hopper;
   void *c = device_bytes(&x, sizeof clock, 0);
   CUDA(cudaMemcpy(c, clock, sizeof clock, cudaMemcpyHostToDevice));
   if (s.p > 0) a->clock = (const uint32_t *)c;
@@ -125,7 +129,7 @@ static void forward(const problem *x) {
 
 static void backward(const problem *x) {
   bool tiled = lk_attention_tiled(&x->attr, x->s.dtype);
-  CUDA(attention_stats(&x->a, x->layout.queries + x->layout.keys, 0));
+  CUDA(attention_stats(&x->a, lk_attention_words(&x->layout), 0));
   CUDA((tiled ? attention_backward_tiled
               : attention_backward_plain)(&x->a, 0));
 }
@@ -428,8 +432,11 @@ static void bench(int B, int H, int K, double p) {
   forward(&x);
   float f = milliseconds(forward, &x), b = milliseconds(backward, &x);
   printf("B%-3d H%-3d K%-3d p%.1f  forward %7.1f us %5.0f TFLOP/s  backward "
-         "%7.1f us %5.0f TFLOP/s\n", B, H, K, p, f * 1e3, flops / f * 1e-9,
+         "%7.1f us %5.0f TFLOP/s", B, H, K, p, f * 1e3, flops / f * 1e-9,
          b * 1e3, 2.5 * flops / b * 1e-9);
+  x.a.hopper = 0;
+  if (hopper) printf(", portable %7.1f us", milliseconds(backward, &x) * 1e3);
+  printf("\n");
   problem_free(&x);
 }
 
@@ -480,9 +487,12 @@ static void check_lengths(void) {
 int main(int argc, char **argv) {
   const char *what = argc > 1 ? argv[1] : "all";
   cudaDeviceProp device;
+  setvbuf(stdout, NULL, _IOLBF, 0);
   CUDA(cudaGetDeviceProperties(&device, 0));
   printf("%s, compute capability %d.%d\n", device.name, device.major,
          device.minor);
+  if (device.major == 9 && device.minor == 0)
+    hopper = device.multiProcessorCount;
   if (strcmp(what, "bench") == 0) {
     if (argc == 6)
       bench(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atof(argv[5]));
@@ -490,10 +500,13 @@ int main(int argc, char **argv) {
       bench_all();
     return 0;
   }
-  if (strcmp(what, "small") == 0) check_small();
-  if (strcmp(what, "small") != 0 && strcmp(what, "lengths") != 0)
-    check_widths();
-  if (strcmp(what, "small") != 0) check_lengths();
+  for (int most = hopper; hopper >= 0; hopper -= most ? most : 1) {
+    printf("%s\n", hopper ? "Hopper's backward" : "portable");
+    if (strcmp(what, "small") == 0) check_small();
+    if (strcmp(what, "small") != 0 && strcmp(what, "lengths") != 0)
+      check_widths();
+    if (strcmp(what, "small") != 0) check_lengths();
+  }
   printf("%d checks, %d failed\n", checks, failures);
   return failures > 0;
 }
