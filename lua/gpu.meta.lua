@@ -303,7 +303,7 @@
 ---@field profile fun(self: gpu.program, options?: {steps: integer}): table Time, rates and speed-of-light share of every instruction; back at step 0 afterwards.
 ---@field reset fun(self: gpu.program): gpu.program Initial weights and empty optimizer state.
 ---@field save fun(self: gpu.program, folder: string): boolean Write model.safetensors and training.safetensors; nil, message, code on failure.
----@field step fun(self: gpu.program, loader: host.text.loader, step?: integer): table One optimizer step from a loader, or p:step(x, y, step?): {loss, accuracy, grad_norm, lr, tokens, finite, seconds}.
+---@field step fun(self: gpu.program, loader: host.text.loader, step?: integer): table One optimizer step from a loader, or p:step(x, y, step?): {loss, accuracy, grad_norm, lr, tokens, finite, seconds, skipped}, in f16 loss_scale, too. skipped: f16's gradients were not finite, only the scale has changed.
 ---@field time fun(self: gpu.program, options?: {micro_steps: integer}): table Median seconds of a warmed micro-step and of an update; then the program is back at step 0.
 
 ---@class gpu.quant.nf4.options

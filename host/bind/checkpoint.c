@@ -220,18 +220,24 @@ static lk_status save_file(const job *j, const list *l, const char *dir,
 /* Numbers as text that gives them back bit for bit. */
 static lk_status save_training(const job *j, const char *dir) {
   const lk_weight_options *w = &lk_program_options_of(j->program)->weights;
-  char block[24], steps[24], factor[40], scale[40];
+  lk_scaling s = lk_program_scaling(j->program);
+  char block[24], steps[24], factor[40], scale[40], good[24], skipped[24];
   snprintf(block, sizeof block, "%lld", (long long)w->block);
   snprintf(steps, sizeof steps, "%lld",
            (long long)lk_program_steps(j->program));
   snprintf(factor, sizeof factor, "%.17g", lk_program_muon_factor(j->program));
-  snprintf(scale, sizeof scale, "%.17g", lk_program_loss_scale(j->program));
+  snprintf(scale, sizeof scale, "%.17g", s.scale);
+  snprintf(good, sizeof good, "%lld", (long long)s.good);
+  snprintf(skipped, sizeof skipped, "%lld", (long long)s.skipped);
   lh_safetensors_pair pairs[] = {{"storage", w->format->name},
                                  {"block", block},
                                  {"steps", steps},
                                  {"muon_factor", factor},
-                                 {"loss_scale", scale}};
-  return save_file(j, &j->training, dir, "training.safetensors", pairs, 5);
+                                 {"loss_scale", scale},
+                                 {"good_steps", good},
+                                 {"skipped_steps", skipped}};
+  return save_file(j, &j->training, dir, "training.safetensors", pairs,
+                   lk_program_scales(j->program) ? 7 : 5);
 }
 
 lk_status lh_checkpoint_save(lk_program *program, const char *dir,
@@ -322,6 +328,21 @@ static lk_status read_number(const job *j, const lh_safetensors *f,
                  f->path, key, text ? text : "missing");
 }
 
+/* Files of programs that do not scale losses, and older ones, count no good
+ * steps: their scale says nothing, *s stays. */
+static lk_status read_scaling(const job *j, const lh_safetensors *f,
+                              lk_scaling *s) {
+  double scale, good, skipped;
+  LK_TRY(read_number(j, f, "loss_scale", &scale));
+  if (!lk_program_scales(j->program) ||
+      lh_safetensors_metadata(f, "good_steps") == NULL)
+    return LK_OK;
+  LK_TRY(read_number(j, f, "good_steps", &good));
+  LK_TRY(read_number(j, f, "skipped_steps", &skipped));
+  *s = (lk_scaling){scale, (int64_t)good, (int64_t)skipped};
+  return LK_OK;
+}
+
 static lk_status check_storage(const job *j, const lh_safetensors *f) {
   const char *needs =
       lk_program_options_of(j->program)->weights.format->name;
@@ -390,11 +411,12 @@ static lk_status move_all(const job *j, const lh_safetensors *model,
 
 static lk_status load_checked(const job *j, const lh_safetensors *model,
                               const lh_safetensors *training) {
-  double steps = 0, factor = 1, scale = 1;
+  double steps = 0, factor = 1;
+  lk_scaling scaling = lk_scaling_first(lk_program_scales(j->program));
   if (training) {
     LK_TRY(read_number(j, training, "steps", &steps));
     LK_TRY(read_number(j, training, "muon_factor", &factor));
-    LK_TRY(read_number(j, training, "loss_scale", &scale));
+    LK_TRY(read_scaling(j, training, &scaling));
   }
   lk_status status = move_all(j, model, training);
   if (status != LK_OK) {
@@ -403,7 +425,7 @@ static lk_status load_checked(const job *j, const lh_safetensors *model,
   }
   lk_program_set_steps(j->program, (int64_t)steps);
   lk_program_set_muon_factor(j->program, factor);
-  lk_program_set_loss_scale(j->program, scale);
+  lk_program_set_scaling(j->program, scaling);
   return LK_OK;
 }
 

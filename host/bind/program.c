@@ -126,8 +126,9 @@ static void check_loader(lua_State *L, const lh_program *p, lh_loader *loader,
              (int)o->accumulate);
 }
 
-static void push_step(lua_State *L, const lk_step_result *r, double seconds) {
-  lua_createtable(L, 0, 7);
+static void push_step(lua_State *L, const lk_program *p,
+                      const lk_step_result *r, double seconds) {
+  lua_createtable(L, 0, 9);
   lua_pushnumber(L, r->loss);
   lua_setfield(L, -2, "loss");
   lua_pushnumber(L, r->accuracy);
@@ -140,6 +141,12 @@ static void push_step(lua_State *L, const lk_step_result *r, double seconds) {
   lua_setfield(L, -2, "tokens");
   lua_pushboolean(L, r->finite);
   lua_setfield(L, -2, "finite");
+  lua_pushboolean(L, r->skipped);
+  lua_setfield(L, -2, "skipped");
+  if (lk_program_scales(p)) {
+    lua_pushnumber(L, r->scale);
+    lua_setfield(L, -2, "loss_scale");
+  }
   lua_pushnumber(L, seconds);
   lua_setfield(L, -2, "seconds");
 }
@@ -167,7 +174,7 @@ static int program_step(lua_State *L) {
   }
   lk_step_result r;
   check(L, p, lk_program_finish(p->program, &r));
-  push_step(L, &r, now() - start);
+  push_step(L, p->program, &r, now() - start);
   return 1;
 }
 
@@ -232,6 +239,8 @@ static int program_time(lua_State *L) {
   double *seconds = lua_newuserdatauv(L, (size_t)n * sizeof *seconds, 0);
   lk_step_result r;
   lk_program_spread(p->program, p->ids, p->targets);
+  /* a skipped update would take no time */
+  lk_program_set_scaling(p->program, lk_scaling_first(false));
   check(L, p, lk_program_begin(p->program, 0));
   for (int64_t i = -1; i < n; i++) {
     double start = now();
@@ -334,11 +343,15 @@ static int program_gradients(lua_State *L) {
   check(L, p, lk_program_micro(p->program, p->ids, p->targets));
   lua_newtable(L);
   const lk_store *s = lk_program_store(p->program);
+  double scale = lk_program_scaling(p->program).scale;
   for (int i = 1; i < s->parameter_count; i++) {
     lk_tensor d;
     check(L, p, lk_program_gradient(p->program, s->parameters[i].name, &d));
     lh_tensor *t = lh_tensor_new(L, p->context, LK_F32, d.shape);
     dispatch(L, p, (lk_call){.op = LK_OP_cast, .out = {t->t}, .in = {d}});
+    if (scale != 1)
+      dispatch(L, p, (lk_call){.op = LK_OP_affine, .out = {t->t}, .in = {t->t},
+                               .attr = {.scale = 1 / scale}});
     lua_setfield(L, -2, s->parameters[i].name);
   }
   float metrics[4];
@@ -382,7 +395,9 @@ static const lh_function methods[] = {
     {"step", program_step,
      "(self, loader: host.text.loader, step?: integer): table",
      "One optimizer step from a loader, or p:step(x, y, step?): {loss, "
-     "accuracy, grad_norm, lr, tokens, finite, seconds}.", NULL},
+     "accuracy, grad_norm, lr, tokens, finite, seconds, skipped}, in f16 "
+     "loss_scale, too. skipped: f16's gradients were not finite, only the "
+     "scale has changed.", NULL},
     {"evaluate", program_evaluate,
      "(self, loader: host.text.loader, tokens?: integer): table",
      "Loss, perplexity and accuracy without dropout, also of (x, y).", NULL},

@@ -127,7 +127,7 @@ static lk_status check_options(const lk_program *p, lk_error *error) {
   if (o->fuse == 1 && o->accumulate > 1)
     return lk_fail(error, LK_ARGUMENT, "compile: fused updates need "
                    "accumulate = 1, got %lld", (long long)o->accumulate);
-  if (p->fused && o->weights.compute == LK_F16)
+  if (p->fused && p->scales)
     return lk_fail(error, LK_ARGUMENT, "compile: fused updates need bf16 or "
                    "f32: f16's loss scaling decides after all gradients");
   return LK_OK;
@@ -165,7 +165,8 @@ lk_status lk_program_new(const lk_program_options *options, lk_layer *model,
   p->profile = profile;
   if (p->o.fuse_group == 0) p->o.fuse_group = profile->update_group;
   p->muon_factor = 1;
-  p->loss_scale = 1;
+  p->scales = p->o.scale_losses || p->o.weights.compute == LK_F16;
+  p->scaling = lk_scaling_first(p->scales);
   lk_status status = compile(p, error);
   if (status != LK_OK) {
     lk_program_free(p);

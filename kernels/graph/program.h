@@ -15,6 +15,7 @@
 #include "optimizer.h"
 #include "recompute.h"
 #include "run.h"
+#include "scaling.h"
 
 typedef struct lk_program_options {
   int64_t batch, seq;       /* sequences of a micro-batch, their positions */
@@ -25,10 +26,12 @@ typedef struct lk_program_options {
   lk_weight_options weights;/* .compute is the activations' dtype, too */
   int64_t quantize_from;    /* elements from which a weight is quantized */
   int fuse;                 /* Muon inside the backward: 1, 0, -1: when weights
-                               are quantized and accumulate is 1 */
+                               are quantized, accumulate is 1 and losses are
+                               not scaled */
   int fuse_group;           /* same-shaped matrices orthogonalized at once; 0:
                                by the device */
   int64_t head_chunk;       /* rows of logits at a time; 0 auto, -1 all */
+  bool scale_losses;        /* loss scaling without f16, too: to look at it */
   uint64_t seed;
 } lk_program_options;
 
@@ -101,6 +104,9 @@ typedef struct lk_step_result {
   double rate;              /* the schedule's factor */
   int64_t tokens;
   bool finite;              /* false: no update was made from then on */
+  bool skipped;             /* losses are scaled and gradients were not finite:
+                               nothing but the scale has changed */
+  double scale;             /* what the losses were multiplied with */
 } lk_step_result;
 
 /* One optimizer step, `step` from 0: begin, `accumulate` micro-batches of
@@ -127,13 +133,15 @@ void lk_program_set_steps(lk_program *program, int64_t steps);
 double lk_program_muon_factor(const lk_program *program);
 void lk_program_set_muon_factor(lk_program *program, double factor);
 
-/* Loss scaling (fp16): what losses are multiplied with; 1 at the start. */
-double lk_program_loss_scale(const lk_program *program);
-void lk_program_set_loss_scale(lk_program *program, double scale);
+/* Whether losses are scaled, as in f16; and where the scale stands, which a
+ * checkpoint holds, too. Set on a program that does not scale it stays. */
+bool lk_program_scales(const lk_program *program);
+lk_scaling lk_program_scaling(const lk_program *program);
+void lk_program_set_scaling(lk_program *program, lk_scaling scaling);
 
 /* The gradient of a parameter after lk_program_micro and before finish, f32 or
- * bf16, as a tensor in the arena; LK_ARGUMENT when the program is fused or the
- * name unknown. For tests. */
+ * bf16, times the loss scale, as a tensor in the arena; LK_ARGUMENT when the
+ * program is fused or the name unknown. For tests. */
 lk_status lk_program_gradient(lk_program *program, const char *name,
                               lk_tensor *gradient);
 

@@ -9,6 +9,7 @@ struct lk_program {
   lk_layer *model;
   lk_optimizer optimizer;
   bool has_optimizer, fused;
+  bool scales;                /* losses, by what became of the gradients */
   const lk_profile *profile;
   lk_store store;
   lk_graph graph[2];          /* training (with an optimizer), evaluation */
@@ -21,7 +22,8 @@ struct lk_program {
   lk_machine machine;
   int64_t step, micro;        /* of the step that runs */
   int64_t steps;              /* made since the initial weights */
-  double rate, muon_factor, loss_scale;
+  double rate, muon_factor;
+  lk_scaling scaling;
 };
 
 /* Put the parameters of the program's model into `store`, with their buffers

@@ -29,6 +29,7 @@ static lk_status clear_state(lk_program *p) {
 lk_status lk_program_reset(lk_program *p) {
   p->steps = 0;
   p->muon_factor = 1;
+  p->scaling = lk_scaling_first(p->scales);
   LK_TRY(clear_state(p));
   LK_TRY(set_clock(p, 0, 0));
   for (int i = 1; i < p->store.parameter_count; i++)
@@ -66,6 +67,12 @@ void lk_program_close(lk_program *p) {
 
 /* --- steps --------------------------------------------------------------- */
 
+/* The number of a step's update, from 1: skipped ones made none. */
+static int64_t update_number(const lk_program *p, int64_t step) {
+  int64_t n = step + 1 - p->scaling.skipped;
+  return n > 1 ? n : 1;
+}
+
 lk_status lk_program_begin(lk_program *p, int64_t step) {
   p->step = step;
   p->micro = 0;
@@ -73,10 +80,10 @@ lk_status lk_program_begin(lk_program *p, int64_t step) {
   float clip = p->optimizer.clip > 0 ? (float)p->optimizer.clip : INFINITY;
   float control[LK_CONTROL] = {
       [LK_CONTROL_RATE] = (float)p->rate,
-      [LK_CONTROL_LOSS_SCALE] = (float)p->loss_scale,
+      [LK_CONTROL_LOSS_SCALE] = (float)p->scaling.scale,
       [LK_CONTROL_CLIP] = clip,
       [LK_CONTROL_MUON_FACTOR] = (float)p->muon_factor,
-      [LK_CONTROL_STEP] = (float)(step + 1),
+      [LK_CONTROL_STEP] = (float)update_number(p, step),
       [LK_CONTROL_FACTOR] = 1,
       [LK_CONTROL_FINITE] = 1};
   LK_TRY(lk_machine_upload(&p->machine, p->control, control, sizeof control));
@@ -111,14 +118,17 @@ lk_status lk_program_finish(lk_program *p, lk_step_result *r) {
   LK_TRY(lk_machine_download(&p->machine, p->control, control,
                              sizeof control));
   LK_TRY(read_metrics(p, metrics));
+  bool updated = control[LK_CONTROL_FINITE] != 0;
   p->steps = p->step + 1;
-  p->muon_factor = control[LK_CONTROL_FACTOR];
   *r = (lk_step_result){.loss = metrics[0] / metrics[2],
                         .accuracy = metrics[1] / metrics[2],
                         .norm = control[LK_CONTROL_NORM], .rate = p->rate,
                         .tokens = (int64_t)metrics[2],
-                        .finite = control[LK_CONTROL_FINITE] != 0};
-  r->finite = r->finite && isfinite(r->loss) && isfinite(r->norm);
+                        .skipped = p->scales && !updated,
+                        .scale = p->scaling.scale};
+  r->finite = updated && isfinite(r->loss) && isfinite(r->norm);
+  if (!r->skipped) p->muon_factor = control[LK_CONTROL_FACTOR];
+  if (p->scales) p->scaling = lk_scaling_next(p->scaling, updated);
   return LK_OK;
 }
 
@@ -159,10 +169,12 @@ void lk_program_set_muon_factor(lk_program *p, double factor) {
   p->muon_factor = factor;
 }
 
-double lk_program_loss_scale(const lk_program *p) { return p->loss_scale; }
+bool lk_program_scales(const lk_program *p) { return p->scales; }
 
-void lk_program_set_loss_scale(lk_program *p, double scale) {
-  p->loss_scale = scale;
+lk_scaling lk_program_scaling(const lk_program *p) { return p->scaling; }
+
+void lk_program_set_scaling(lk_program *p, lk_scaling scaling) {
+  p->scaling = scaling;
 }
 
 lk_status lk_program_gradient(lk_program *p, const char *name,

@@ -91,7 +91,9 @@ local function time_steps(p, c, x, y, out, after)
   local seconds = {}
   for i = 1, c.warmup + c.steps do
     local r = p:step(x, y, i)
-    if not r.finite then error("step " .. i .. " is not finite", 0) end
+    if not (r.finite or r.skipped) then
+      error("step " .. i .. " is not finite", 0)
+    end
     if i == 1 then
       out.first_loss = r.loss
       out.first_step_seconds = c.began and host.clock() - c.began

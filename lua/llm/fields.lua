@@ -15,7 +15,7 @@ return {
   { "training_stats", "training_time_seconds", "nominal_seconds",
     "steps_completed", "avg_loss", "train_accuracy", "tokens_processed",
     "epochs", "tokens_to_loss", "search_seconds", "startup_seconds",
-    "evaluation_seconds", "cut_short" },
+    "evaluation_seconds", "cut_short", "skipped_steps", "loss_scale" },
   { "evaluation", "val_loss", "best_val_loss", "val_accuracy",
     "val_perplexity", "val_tokens" },
   { "memory_stats", "peak_memory_gb", "current_memory_gb",

@@ -8,7 +8,7 @@ metrics.__index = metrics
 
 local COLUMNS = { "step", "tokens", "seconds", "loss", "accuracy",
   "perplexity", "lr", "grad_norm", "tokens_per_second", "memory",
-  "val_loss", "val_accuracy", "val_perplexity", "val_tokens" }
+  "val_loss", "val_accuracy", "val_perplexity", "val_tokens", "loss_scale" }
 
 local function csv(record)
   local cells = {}

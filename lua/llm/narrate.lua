@@ -106,13 +106,16 @@ function narrate.finished(name, outcome, say)
     return say(("%s: %s: %s"):format(name, outcome.status,
       tostring(outcome.error)), narrate.mood(outcome.status))
   end
-  say(("%s: ok: loss %.4f, validation loss %s, peak %s of %s (%s), %s of "
-    .. "training, %s tokens/s%s"):format(name, r.avg_loss,
+  say(("%s: ok: loss %s, validation loss %s, peak %s of %s (%s), %s of "
+    .. "training, %s tokens/s%s%s"):format(name,
+    r.avg_loss and ("%.4f"):format(r.avg_loss) or "?",
     r.val_loss and ("%.4f"):format(r.val_loss) or "?",
     size.bytes(r.memory.peak), size.bytes(r.memory.budget),
     share(r.memory.peak, r.memory.budget), size.seconds(r.training_seconds),
     size.count(r.tokens / r.training_seconds),
-    r.cut_short and ", cut short by the clock" or ""), "good")
+    r.cut_short and ", cut short by the clock" or "",
+    (r.skipped_steps or 0) > 0 and (", %d steps skipped"):format(
+      r.skipped_steps) or ""), "good")
   if r.throttled then
     say(("%s: the device lowered its clocks in %.0f %% of the samples (%s): "
       .. "its speed is not to be compared"):format(name,

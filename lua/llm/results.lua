@@ -50,7 +50,8 @@ local function training_stats(e, d, r)
     train_accuracy = r.train_accuracy, tokens_processed = r.tokens,
     epochs = r.epochs, search_seconds = d.search_seconds,
     startup_seconds = r.startup_seconds,
-    evaluation_seconds = r.eval_seconds, cut_short = r.cut_short or false }
+    evaluation_seconds = r.eval_seconds, cut_short = r.cut_short or false,
+    skipped_steps = r.skipped_steps, loss_scale = r.loss_scale }
 end
 
 local function percent(part, whole)

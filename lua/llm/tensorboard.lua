@@ -51,6 +51,7 @@ local TAGS = {
   { "perplexity", "perplexity/train" },
   { "val_perplexity", "perplexity/validation" },
   { "lr", "optimizer/learning_rate" }, { "grad_norm", "optimizer/grad_norm" },
+  { "loss_scale", "optimizer/loss_scale" },
   { "tokens_per_second", "speed/tokens_per_second" },
   { "memory", "memory/bytes" },
 }

@@ -19,6 +19,10 @@ function trainer.tail(steps) return math.max(1, math.ceil(steps / 10)) end
 
 local PACES = 200 -- last steps whose seconds are kept
 
+-- Skipped steps in a row that end a run: from fp16's first loss scale, 65536,
+-- it has then fallen to 2^-8, where a gradient that overflows is no number.
+trainer.SKIPS = 24
+
 -- How much a step's time varies: (upper - lower quartile) / median, all of the
 -- range below 8 steps; nil below 3.
 function trainer.spread(paces)
@@ -35,12 +39,15 @@ end
 -- program took memory, or nil).
 function trainer.fresh_state()
   return { step = 0, tokens = 0, seconds = 0, eval_seconds = 0,
-    losses = {}, accuracies = {}, evals = {}, monitoring = {}, paces = {} }
+    skipped = 0, skipped_in_row = 0, losses = {}, accuracies = {},
+    evals = {}, monitoring = {}, paces = {} }
 end
 
 local function finite(x)
   return type(x) == "number" and x == x and math.abs(x) < math.huge
 end
+
+local function number(x) return finite(x) and x or nil end
 
 local function perplexity(loss)
   return finite(loss) and loss < 700 and math.exp(loss) or nil
@@ -123,23 +130,27 @@ function trainer:monitor(step)
   return stats
 end
 
--- What one step gave, put in the state, the metrics and on the line.
+-- What one step gave, put in the state, the metrics and on the line. A skipped
+-- step's numbers that are none are left out.
 function trainer:record(r)
   local s, d = self.state, self.decided
   s.step, s.tokens = s.step + 1, s.tokens + r.tokens
   s.seconds = s.seconds + r.seconds
   keep_last(s.paces, r.seconds, PACES)
-  s.first_loss = s.first_loss or r.loss
+  local loss = number(r.loss)
+  s.first_loss, s.loss_scale = s.first_loss or loss, r.loss_scale
   local tail = trainer.tail(d.steps)
-  keep_last(s.losses, r.loss, tail)
+  keep_last(s.losses, loss, tail)
   keep_last(s.accuracies, r.accuracy, tail)
   local stats = self:monitor(s.step)
   local record = { step = s.step, tokens = s.tokens, seconds = s.seconds,
-    loss = r.loss, accuracy = r.accuracy, perplexity = perplexity(r.loss),
-    lr = r.lr * self.e.train.lr, grad_norm = r.grad_norm,
+    loss = loss, accuracy = r.accuracy, perplexity = perplexity(r.loss),
+    lr = r.lr * self.e.train.lr, grad_norm = number(r.grad_norm),
+    loss_scale = r.loss_scale, skipped = r.skipped or nil,
     tokens_per_second = r.tokens / r.seconds, memory = stats.current }
   self.metrics:add(record)
-  if host.clock() - (self.told or 0) > .25 or s.step == d.steps then
+  local due = host.clock() - (self.told or 0) > .25 or s.step == d.steps
+  if loss and due then
     self.told = host.clock()
     self.metrics:flush()
     local told = { device_share = self.device_share }
@@ -149,10 +160,30 @@ function trainer:record(r)
   self:hook("on_step", record)
 end
 
+-- Counts the steps that fp16 skipped: their gradients were not finite, the
+-- loss scale halved, nothing else changed. False after too many in a row.
+function trainer:skip(r)
+  local s = self.state
+  s.skipped = (s.skipped or 0) + 1
+  s.skipped_in_row = (s.skipped_in_row or 0) + 1
+  channel.send("note", { text = ("step %d is skipped: its gradients are not "
+    .. "finite at loss scale %g"):format(s.step, r.loss_scale) })
+  if s.skipped_in_row < trainer.SKIPS then return true end
+  self:stop("nan", ("gradients are not finite in %d steps in a row up to step "
+    .. "%d, whatever the loss scale (down to %g): try a smaller train.lr, or "
+    .. "train.precision = bf16"):format(trainer.SKIPS, s.step, r.loss_scale))
+  return false
+end
+
 -- One optimizer step; false when the run is over.
 function trainer:step()
   local s = self.state
   local r = self.program:step(self.loader, s.step + 1)
+  if r.skipped then
+    self:record(r)
+    return self:skip(r)
+  end
+  s.skipped_in_row = 0
   if r.finite == false or not finite(r.loss) then
     self:stop("nan", ("loss is %s, gradient norm %s at step %d"):format(
       tostring(r.loss), tostring(r.grad_norm), s.step + 1))

@@ -91,6 +91,7 @@ static lk_program *program_open(lk_context *context, lk_program_options o) {
 typedef struct program_run {
   double loss[PROGRAM_STEPS], norm[PROGRAM_STEPS], evaluated;
   uint64_t state; /* hash of weights and optimizer */
+  int skipped;    /* steps made again, their gradients not being finite */
 } program_run;
 
 static void batch_fill(int n, int32_t *ids, int32_t *targets) {
@@ -115,19 +116,31 @@ static uint64_t program_hash(lk_context *context, lk_program *p) {
   return h;
 }
 
+static lk_step_result program_step(lk_context *context, lk_program *p,
+                                   int t) {
+  static int32_t ids[PROGRAM_B * PROGRAM_T], targets[PROGRAM_B * PROGRAM_T];
+  int micros = (int)lk_program_options_of(p)->accumulate;
+  lk_step_result r;
+  must(context, lk_program_begin(p, t));
+  for (int i = 0; i < micros; i++) {
+    batch_fill(t * micros + i, ids, targets);
+    must(context, lk_program_micro(p, ids, targets));
+  }
+  must(context, lk_program_finish(p, &r));
+  return r;
+}
+
 static program_run program_train(lk_context *context, lk_program *p) {
   static int32_t ids[PROGRAM_B * PROGRAM_T], targets[PROGRAM_B * PROGRAM_T];
   program_run run = {0};
-  int64_t micros = lk_program_options_of(p)->accumulate;
   double correct = 0;
   for (int t = 0; t < PROGRAM_STEPS; t++) {
-    lk_step_result r;
-    must(context, lk_program_begin(p, t));
-    for (int i = 0; i < micros; i++) {
-      batch_fill((int)(t * micros + i), ids, targets);
-      must(context, lk_program_micro(p, ids, targets));
+    lk_step_result r = program_step(context, p, t);
+    while (r.skipped && run.skipped++ < 60) { /* again, as if begun there */
+      lk_scaling s = {.scale = lk_program_scaling(p).scale};
+      lk_program_set_scaling(p, s);
+      r = program_step(context, p, t);
     }
-    must(context, lk_program_finish(p, &r));
     CHECK(r.finite, "step %d is not finite", t);
     run.loss[t] = r.loss;
     run.norm[t] = r.norm;
@@ -139,13 +152,19 @@ static program_run program_train(lk_context *context, lk_program *p) {
   return run;
 }
 
-static program_run run_of(lk_context *context, lk_program_options o) {
+/* Training from a loss scale; 0: from the program's own. */
+static program_run run_from(lk_context *context, lk_program_options o,
+                            double scale) {
   lk_program *p = program_open(context, o);
-  lk_program_set_loss_scale(p, o.weights.compute == LK_F16 ? 1024 : 1);
+  if (scale > 0) lk_program_set_scaling(p, (lk_scaling){.scale = scale});
   program_run run = program_train(context, p);
   lk_program_free(p);
   back_free();
   return run;
+}
+
+static program_run run_of(lk_context *context, lk_program_options o) {
+  return run_from(context, o, 0);
 }
 
 static void check_close(const char *name, const program_run *got,
@@ -192,8 +211,42 @@ static void test_parity(void) {
 static void test_half(void) {
   NEED_DEVICE();
   program_run cpu = run_of(back_cpu, program_options(LK_F32));
-  program_run half = run_of(back_cuda, program_options(LK_F16));
-  check_close("f16, losses scaled", &half, &cpu, 2e-2);
+  program_run half = run_from(back_cuda, program_options(LK_F16), 1024);
+  CHECK(half.skipped == 0, "%d steps skipped", half.skipped);
+  check_close("f16, losses times 1024", &half, &cpu, 2e-2);
+  half = run_of(back_cuda, program_options(LK_F16));
+  CHECK(half.skipped < 10, "%d steps skipped", half.skipped);
+  check_close("f16, the scale finds itself", &half, &cpu, 2e-2);
+  program_run again = run_of(back_cuda, program_options(LK_F16));
+  check_same("two runs in f16", &half, &again);
+}
+
+/* From a scale at which f16 overflows for certain: what is skipped leaves the
+ * state as it was, and training goes on from it. */
+static void test_half_skips(void) {
+  NEED_DEVICE();
+  program_run cpu = run_of(back_cpu, program_options(LK_F32));
+  lk_program_options o = program_options(LK_F16);
+  lk_program *p = program_open(back_cuda, o);
+  lk_program_set_scaling(p, (lk_scaling){.scale = 1 << 30});
+  uint64_t state = program_hash(back_cuda, p);
+  for (int t = 0; t < 3; t++) {
+    lk_step_result r = program_step(back_cuda, p, t);
+    CHECK(r.skipped && !r.finite && isfinite(r.loss), "step %d", t);
+    CHECK(program_hash(back_cuda, p) == state, "step %d left a trace", t);
+  }
+  CHECK(lk_program_scaling(p).scale == 1 << 27, "%g",
+        lk_program_scaling(p).scale);
+  program_run half = program_train(back_cuda, p);
+  lk_program_free(p);
+  CHECK(half.skipped > 0, "nothing overflows");
+  check_close("f16 after skipped steps", &half, &cpu, 2e-2);
+  o.weights.format = lk_weight_format_find("nf4r");
+  o.accumulate = 2;
+  program_run nf4r = run_from(back_cuda, o, 1 << 30);
+  o.weights.compute = LK_F32;
+  cpu = run_of(back_cpu, o);
+  check_close("… of nf4r, accumulated", &nf4r, &cpu, 3e-2);
 }
 
 static void test_accumulation(void) {
@@ -309,6 +362,7 @@ static void test_memory(void) {
 int main(void) {
   BACK_RUN(test_parity);
   BACK_RUN(test_half);
+  BACK_RUN(test_half_skips);
   BACK_RUN(test_accumulation);
   BACK_RUN(test_nf4r);
   BACK_RUN(test_saved);

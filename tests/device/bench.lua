@@ -117,7 +117,7 @@ local function run(size, batch)
   for i = 1, math.tointeger(o.steps) + 5 do
     local r = p:step(x, y, i + 1)
     if i > 5 then seconds[#seconds + 1] = r.seconds end
-    if not r.finite then error "not finite" end
+    if not (r.finite or r.skipped) then error "not finite" end
     if i == math.tointeger(o.steps) + 5 then first.last = r.loss end
   end
   local s = median(seconds)

@@ -152,7 +152,7 @@ check.case("metrics.csv and metrics.jsonl hold the same numbers", function()
   check.equal(i, #records)
   check.equal(table.concat(names, " "), "step tokens seconds loss accuracy "
     .. "perplexity lr grad_norm tokens_per_second memory val_loss "
-    .. "val_accuracy val_perplexity val_tokens")
+    .. "val_accuracy val_perplexity val_tokens loss_scale")
 end)
 
 local events_file = run_folder .. "/" .. tensorboard.NAME
