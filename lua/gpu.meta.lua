@@ -46,7 +46,7 @@
 ---@field optimizer? any of gpu.optim; without one the program only evaluates
 ---@field quantize? any how linear weights are kept: "nf4r" or {"nf4r", block = 64, search = false}; f32
 ---@field saved? "native"|"exact"|"int8" activations kept for the backward: native, int8; native
----@field fuse? any update Muon's weights inside the backward; when weights are quantized and accumulate is 1
+---@field fuse? any update Muon's weights inside the backward; when weights are quantized, accumulate is 1 and precision is not f16
 ---@field fuse_group? integer same-shaped matrices orthogonalized at once; by the device: 4, on a GPU 16
 ---@field head_chunk? any rows of logits at a time, or "all"; by the device
 ---@field seed? integer of initial weights and dropout; gpu.seed's

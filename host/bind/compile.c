@@ -38,8 +38,8 @@ static const lh_option options[] = {
     {"saved", LH_WORD, AT(saved), 0, 0, saved_words,
      "activations kept for the backward: native, int8; native"},
     {"fuse", LH_ANY, AT(fuse), 0, 0, NULL,
-     "update Muon's weights inside the backward; when weights are quantized "
-     "and accumulate is 1"},
+     "update Muon's weights inside the backward; when weights are quantized, "
+     "accumulate is 1 and precision is not f16"},
     {"fuse_group", LH_INTEGER, AT(fuse_group), 1, 64, NULL,
      "same-shaped matrices orthogonalized at once; by the device: 4, on a GPU "
      "16"},

@@ -135,7 +135,7 @@ static lk_status check_options(const lk_program *p, lk_error *error) {
 
 static lk_status compile(lk_program *p, lk_error *error) {
   bool wish = p->o.fuse == 1 ||
-              (p->o.fuse < 0 && p->o.weights.format->quantized);
+              (p->o.fuse < 0 && p->o.weights.format->quantized && !p->scales);
   p->fused = wish && p->o.accumulate == 1 && p->has_optimizer;
   LK_TRY(check_options(p, error));
   LK_TRY(lk_program_declare(p, &p->store, error));

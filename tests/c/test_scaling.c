@@ -200,7 +200,7 @@ static void test_f16_scales(void) {
   lk_error e = {0};
   CHECK(compile_f16(1, &p, &e) == LK_ARGUMENT, "fused");
   CHECK(strstr(e.message, "fused updates need bf16 or f32"), "%s", e.message);
-  CHECK(compile_f16(0, &p, &e) == LK_OK, "%s", e.message);
+  CHECK(compile_f16(-1, &p, &e) == LK_OK, "%s", e.message);
   if (p == NULL) return;
   CHECK(!lk_program_fused(p) && lk_program_scales(p), "f16");
   check_scaling("f16", lk_program_scaling(p), 65536, 0, 0);

@@ -4,6 +4,8 @@
 local channel = require "llm.channel"
 local check = require "check"
 local checkpoint = require "llm.checkpoint"
+local gpu = require "gpu"
+local model = require "llm.model"
 local narrate = require "llm.narrate"
 local tiny = require "tiny"
 local trainer = require "llm.trainer"
@@ -115,6 +117,26 @@ check.case("a resumed run counts on", function()
   state = trainer.fresh_state() -- as of before there were such counts
   state.skipped, state.skipped_in_row = nil, nil
   check.equal(run("s.", state).state.skipped, 1)
+end)
+
+-- The 4-bit row of a sweep as a GPU would compile it.
+local function planned(precision, fuse, accumulate)
+  return gpu.compile(model.transformer { vocab = 61, d_model = 32,
+    n_layers = 2, n_heads = 4, d_ff = 64 }, { plan = "cuda", seq = 16,
+    precision = precision, quantize = "nf4r", fuse = fuse,
+    accumulate = accumulate or 1,
+    optimizer = gpu.optim.groups { { match = "blocks.*.weight",
+      gpu.optim.muon {} }, { gpu.optim.adamw {} } } })
+end
+
+check.case("4-bit weights in f16 are not fused unless asked", function()
+  local p <close> = planned "f16"
+  check.equal(p:memory().fused, false)
+  local q <close> = planned "bf16"
+  check.equal(q:memory().fused, true)
+  check.truthy(p:memory().state_per_parameter
+    > q:memory().state_per_parameter + 3.9, "gradients that wait are state")
+  check.raises("fused updates need bf16 or f32", planned, "f16", true)
 end)
 
 check.case("a program that does not scale says so", function()
