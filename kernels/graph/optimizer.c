@@ -134,7 +134,7 @@ static lk_value emit_orthogonal(lk_graph *g, const lk_optimizer_group *group,
 /* o = the parts of u [k, R, C], each orthogonalized and scaled by itself. */
 static void emit_split(lk_graph *g, const lk_parameter *p, lk_value u,
                        lk_value o, int k) {
-  lk_dtype dtype = g->compute;
+  lk_dtype dtype = lk_value_dtype(g, u);
   int64_t columns = p->shape.dim[1], offset = 0;
   for (int i = 0; i < k; i++) {
     for (int n = 0; n < 3; n++) {

@@ -182,11 +182,13 @@ static void test_unscaled(void) {
 
 /* --- what f16 compiles to ------------------------------------------------ */
 
-static lk_status compile_f16(int fuse, lk_program **p, lk_error *e) {
+static lk_status compile_f16(int fuse, const char *format, bool split,
+                             lk_program **p, lk_error *e) {
   lk_program_options o = small_options();
   lk_optimizer optimizer = muon_and_adamw();
   o.weights.compute = LK_F16;
-  o.weights.format = lk_weight_format_find("nf4r");
+  o.weights.format = lk_weight_format_find(format);
+  optimizer.group[0].split = split;
   o.fuse = fuse;
   lk_layer *model = decoder(0.1, 2);
   lk_status status = lk_program_new(&o, model, &optimizer,
@@ -198,13 +200,35 @@ static lk_status compile_f16(int fuse, lk_program **p, lk_error *e) {
 static void test_f16_scales(void) {
   lk_program *p = NULL;
   lk_error e = {0};
-  CHECK(compile_f16(1, &p, &e) == LK_ARGUMENT, "fused");
+  CHECK(compile_f16(1, "nf4r", false, &p, &e) == LK_ARGUMENT, "fused");
   CHECK(strstr(e.message, "fused updates need bf16 or f32"), "%s", e.message);
-  CHECK(compile_f16(-1, &p, &e) == LK_OK, "%s", e.message);
+  CHECK(compile_f16(-1, "nf4r", false, &p, &e) == LK_OK, "%s", e.message);
   if (p == NULL) return;
   CHECK(!lk_program_fused(p) && lk_program_scales(p), "f16");
   check_scaling("f16", lk_program_scaling(p), 65536, 0, 0);
   lk_program_free(p);
+}
+
+/* Directions, which f16's range does not hold, are bf16 from the momentum to
+ * the update, also where q, k and v go apart. */
+static void test_f16_directions(void) {
+  for (int split = 0; split < 2; split++) {
+    lk_program *p = NULL;
+    lk_error e = {0};
+    int seen = 0;
+    CHECK(compile_f16(0, "f32", split, &p, &e) == LK_OK, "%s", e.message);
+    if (p == NULL) return;
+    const lk_graph *g = lk_program_graph(p, true);
+    for (int i = 0; i < g->instr_count; i++) {
+      const lk_instr *k = &g->instrs[i];
+      if (k->op != LK_OP_newton_schulz && k->op != LK_OP_muon_update) continue;
+      lk_dtype dtype = g->values[k->in[0]].dtype;
+      CHECK(dtype == LK_BF16, "split %d: %s", split, lk_dtype_word(dtype));
+      seen++;
+    }
+    CHECK(seen > 8, "%d calls", seen);
+    lk_program_free(p);
+  }
 }
 
 /* --- checkpoints --------------------------------------------------------- */
@@ -268,6 +292,7 @@ int main(void) {
   RUN(test_skipped_later);
   RUN(test_unscaled);
   RUN(test_f16_scales);
+  RUN(test_f16_directions);
   RUN(test_resume);
   RUN(test_resume_unscaled);
   return check_done();
