@@ -42,7 +42,7 @@
 ---@field seq? integer positions of a sequence; 128
 ---@field accumulate? integer micro-batches of an optimizer step; 1
 ---@field recompute? "none"|"light"|"mlp"|"block" what the backward computes again: none, light (norms, activations), mlp, block; light
----@field precision? "auto"|"f32"|"bf16"|"f16"|"fp8" of activations: auto (f32 on a CPU, bf16 on a GPU), f32, bf16, f16; fp8: as auto, and linear layers multiply in e4m3, one scale a row
+---@field precision? "auto"|"f32"|"tf32"|"bf16"|"f16"|"fp8" of activations: auto (f32 on a CPU, bf16 on a GPU), f32, bf16, f16; tf32: f32 whose products round what they multiply to 10 bits, on a GPU; fp8: as auto, and linear layers multiply in e4m3, one scale a row
 ---@field optimizer? any of gpu.optim; without one the program only evaluates
 ---@field quantize? any how linear weights are kept: "nf4r" or {"nf4r", block = 64, search = false}; f32
 ---@field saved? "native"|"exact"|"int8" activations kept for the backward: native, int8; native

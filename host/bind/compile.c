@@ -12,8 +12,9 @@ typedef struct compile_options {
 
 #define AT(field) offsetof(compile_options, field)
 static const char *const saved_words[] = {"native", "exact", "int8", NULL};
-static const char *const precision_words[] = {"auto", "f32", "bf16", "f16",
-                                              "fp8", NULL};
+enum { AUTO, F32, TF32, BF16, F16, FP8 };
+static const char *const precision_words[] = {"auto", "f32", "tf32", "bf16",
+                                              "f16", "fp8", NULL};
 static const char *const mode_words[] = {"arena", "poisoned", "separate",
                                          NULL};
 
@@ -28,8 +29,9 @@ static const lh_option options[] = {
      "what the backward computes again: none, light (norms, activations), "
      "mlp, block; light"},
     {"precision", LH_WORD, AT(precision), 0, 0, precision_words,
-     "of activations: auto (f32 on a CPU, bf16 on a GPU), f32, bf16, f16; fp8: "
-     "as auto, and linear layers multiply in e4m3, one scale a row"},
+     "of activations: auto (f32 on a CPU, bf16 on a GPU), f32, bf16, f16; "
+     "tf32: f32 whose products round what they multiply to 10 bits, on a GPU; "
+     "fp8: as auto, and linear layers multiply in e4m3, one scale a row"},
     {"optimizer", LH_ANY, AT(optimizer), 0, 0, NULL,
      "of gpu.optim; without one the program only evaluates"},
     {"quantize", LH_ANY, AT(quantize), 0, 0, NULL,
@@ -95,14 +97,16 @@ static const lk_profile *read_profile(lua_State *L, const compile_options *c,
 
 static void read_words(lua_State *L, compile_options *c,
                        const lk_profile *profile) {
-  static const lk_dtype dtypes[] = {LK_F32, LK_F32, LK_BF16, LK_F16};
-  bool fp8 = c->precision == 4;
+  const lk_dtype dtypes[] = {[AUTO] = profile->compute, [F32] = LK_F32,
+                             [TF32] = LK_F32, [BF16] = LK_BF16,
+                             [F16] = LK_F16, [FP8] = profile->compute};
   c->o.recompute = (lk_recompute)c->recompute;
   c->o.saved_int8 = c->saved == 2;
-  c->o.e4m3 = fp8;
-  c->o.weights.compute = c->precision && !fp8 ? dtypes[c->precision]
-                                              : profile->compute;
-  if (strcmp(profile->backend, "cpu") == 0 && c->o.weights.compute != LK_F32)
+  c->o.e4m3 = c->precision == FP8;
+  c->o.tf32 = c->precision == TF32;
+  c->o.weights.compute = dtypes[c->precision];
+  if (strcmp(profile->backend, "cpu") == 0 &&
+      (c->o.weights.compute != LK_F32 || c->o.tf32))
     lh_raise(L, LK_UNSUPPORTED, "gpu.compile: precision = '%s' needs a GPU; "
              "the cpu computes in f32", precision_words[c->precision]);
   if (c->fuse) c->o.fuse = lua_toboolean(L, c->fuse);

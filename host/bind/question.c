@@ -233,16 +233,22 @@ static void push_profile(lua_State *L, const lk_code *c, int64_t steps,
   set_number(L, "peak_bandwidth", peaks->bandwidth);
 }
 
+/* What the device attains in the program's arithmetic. */
+static lk_status measure_peaks(lh_program *p, lk_peaks *peaks) {
+  const lk_program_options *o = lk_program_options_of(p->program);
+  p->context->tf32 = o->tf32;
+  lk_status status = lk_peaks_measure(p->context, o->weights.compute, peaks);
+  p->context->tf32 = false;
+  return status;
+}
+
 static int program_profile(lua_State *L) {
   lh_program *p = lh_program_opened(L, 1);
   int64_t steps = 5;
   if (lua_istable(L, 2) && lua_getfield(L, 2, "steps") != LUA_TNIL)
     steps = lh_check_integer(L, -1, "steps", 1, 10000);
   lk_peaks peaks;
-  lh_check(L, lk_peaks_measure(p->context,
-                               lk_program_options_of(p->program)
-                                   ->weights.compute, &peaks),
-           &p->context->error);
+  lh_check(L, measure_peaks(p, &peaks), &p->context->error);
   lk_code *c = &lk_program_machine(p->program)->code[0];
   clear_times(c);
   lh_check(L, run_profiled(p, steps), &p->context->error);

@@ -32,6 +32,9 @@ struct lk_context {
   lk_tracer tracer;
   lk_tuner tuner;
   bool broken;            /* a device error: nothing works any more */
+  bool tf32;              /* products of f32 may round what they multiply to
+                             tf32's 10 bits; false but while a program runs
+                             that says so */
   /* Whether somebody wants work broken off: asked before every call; NULL:
    * nobody ever does. */
   bool (*interrupted)(void);

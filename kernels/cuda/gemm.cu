@@ -147,8 +147,10 @@ static lk_status describe(lk_context *context, const gemm *g, gemm_entry *e,
                           const char *what) {
   cublasOperation_t first = g->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N;
   cublasOperation_t second = g->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
-  LT_TRY(what, cublasLtMatmulDescCreate(&e->product, CUBLAS_COMPUTE_32F,
-                                        CUDA_R_32F));
+  cublasComputeType_t compute = g->fast && g->in == LK_F32
+                                    ? CUBLAS_COMPUTE_32F_FAST_TF32
+                                    : CUBLAS_COMPUTE_32F;
+  LT_TRY(what, cublasLtMatmulDescCreate(&e->product, compute, CUDA_R_32F));
   LT_TRY(what, cublasLtMatmulDescSetAttribute(
                    e->product, CUBLASLT_MATMUL_DESC_TRANSA, &first,
                    sizeof first));
@@ -229,7 +231,16 @@ static lk_status table_find(lk_context *context, const gemm *g,
   return LK_OK;
 }
 
-lk_status gemm_run(lk_context *context, const gemm *g, const char *what) {
+/* As the context wants products of f32. */
+static gemm in_context(const lk_context *context, const gemm *g) {
+  gemm own = *g;
+  own.fast |= context->tf32 && g->in == LK_F32;
+  return own;
+}
+
+lk_status gemm_run(lk_context *context, const gemm *product,
+                   const char *what) {
+  const gemm own = in_context(context, product), *g = &own;
   gemm_entry *e = NULL;
   LK_TRY(table_find(context, g, &e, what));
   const void *c = g->beta != 0 ? g->c : g->d;

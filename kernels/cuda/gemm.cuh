@@ -9,8 +9,9 @@
  * accumulation; op(a) is [m, k], op(b) [k, n]. ld*: elements from row to row,
  * step*: from product to product. c may be d; it is not read if beta is 0.
  * in = e4m3: a is as it lies, b transposed, one dense product, beta 0; row m of
- * a counts scale_a[m] times, row n of b scale_b[n] times; fast: sums may be
- * kept with fewer bits than f32 has. */
+ * a counts scale_a[m] times, row n of b scale_b[n] times. fast: in = e4m3:
+ * sums may be kept with fewer bits than f32 has; in = f32: a and b may be
+ * rounded to tf32, as they are while the context says so. */
 typedef struct gemm {
   lk_dtype in, out;
   bool transpose_a, transpose_b;

@@ -23,6 +23,7 @@ typedef struct lk_program_options {
   lk_recompute recompute;
   bool saved_int8;
   bool e4m3;                /* linear layers multiply in e4m3 */
+  bool tf32;                /* products of f32 in tf32 (lk_context) */
   lk_weight_options weights;/* .compute is the activations' dtype, too */
   int64_t quantize_from;    /* elements from which a weight is quantized */
   int fuse;                 /* Muon inside the backward: 1, 0, -1: when weights

@@ -52,6 +52,7 @@ lk_status lk_program_open(lk_program *p, lk_context *context,
   LK_TRY(lk_machine_open(&p->machine, context, &p->store, graphs, plans,
                          p->graphs, mode));
   p->open = true;
+  p->machine.tf32 = p->o.tf32;
   lk_status status = LK_OK;
   for (int i = 0; i < p->graphs && status == LK_OK; i++)
     status = lk_machine_run(&p->machine, i, LK_SETUP);

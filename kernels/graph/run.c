@@ -189,7 +189,8 @@ lk_status lk_machine_open_beside(lk_machine *m, const lk_machine *owner,
                                  const lk_graph *const *graphs,
                                  const lk_plan *const *plans, int count) {
   *m = (lk_machine){.context = owner->context, .store = store,
-                    .mode = owner->mode, .owner = owner};
+                    .mode = owner->mode, .tf32 = owner->tf32,
+                    .owner = owner};
   return open_machine(m, graphs, plans, count);
 }
 
@@ -301,7 +302,7 @@ static lk_status run_section(void *state) {
 }
 
 /* Recorded where nobody looks at single calls. */
-lk_status lk_machine_run(lk_machine *m, int which, lk_section section) {
+static lk_status run_recorded(lk_machine *m, int which, lk_section section) {
   lk_code *c = &m->code[which];
   const lk_tracer *t = &m->context->tracer;
   section_run r = {m, c, section};
@@ -309,6 +310,13 @@ lk_status lk_machine_run(lk_machine *m, int which, lk_section section) {
   if (m->mode != LK_RUN_ARENA || watched) return run_section(&r);
   LK_TRY(lk_context_interrupted(m->context)); /* a replay asks nobody */
   return lk_record_run(m->context, &c->recording[section], run_section, &r);
+}
+
+lk_status lk_machine_run(lk_machine *m, int which, lk_section section) {
+  m->context->tf32 = m->tf32;
+  lk_status status = run_recorded(m, which, section);
+  m->context->tf32 = false;
+  return status;
 }
 
 lk_status lk_machine_upload(lk_machine *m, int buffer, const void *data,

@@ -39,6 +39,7 @@ typedef struct lk_machine {
   lk_store *store;
   lk_run_mode mode;
   bool profiling;
+  bool tf32;                     /* the context's, while this machine runs */
   lk_needs needs;
   char *persistent[LK_CATEGORY_COUNT];
   const struct lk_machine *owner;/* whose parameters these are; NULL: own */
@@ -69,7 +70,7 @@ lk_status lk_machine_open_beside(lk_machine *machine, const lk_machine *owner,
                                  const lk_plan *const *plans, int count);
 void lk_machine_close(lk_machine *machine);
 
-/* Run one section of code `which`. */
+/* Run one section of code `which`; leaves the context's tf32 false. */
 lk_status lk_machine_run(lk_machine *machine, int which, lk_section section);
 
 /* The memory of a buffer of the store. */

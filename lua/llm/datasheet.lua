@@ -8,7 +8,7 @@ local datasheet = {}
 -- The peak of the device called `name` in `precision`; nil where none is known
 -- or the precision is another.
 function datasheet.peak(name, precision)
-  if precision == "f32" then return nil end
+  if precision == "f32" or precision == "tf32" then return nil end
   for _, row in ipairs(PEAKS) do
     if (name or ""):find(row[1], 1, true) then return row[2] end
   end

@@ -91,9 +91,10 @@ local FIELDS = {
     "micro-batch, sequences; auto: the largest divisor that fits",
     { least = 1, auto = true } },
   { "train.precision", "string", "auto",
-    "arithmetic: f32 on a CPU and bf16 on a GPU, or as said; fp8: so, with "
-    .. "linear layers multiplied in e4m3, one scale a row",
-    { words = { "auto", "f32", "bf16", "fp16", "fp8" } } },
+    "arithmetic: f32 on a CPU and bf16 on a GPU, or as said; tf32: f32 whose "
+    .. "products round what they multiply to 10 bits, on a GPU; fp8: as auto, "
+    .. "with linear layers multiplied in e4m3, one scale a row",
+    { words = { "auto", "f32", "tf32", "bf16", "fp16", "fp8" } } },
   { "train.tune", "string", "auto",
     "auto: algorithms of a GPU's products are chosen by measuring, once, and "
     .. "kept in a file; off: by the library",

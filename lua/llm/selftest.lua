@@ -156,11 +156,15 @@ local function models()
     precision = "fp8", quantize = "nf4r" }, CODES)
 end
 
--- What a GPU trains in by default; the CPU's f32 losses are the measure.
+-- What a GPU trains in by default, and its fast products of f32; the CPU's f32
+-- losses are the measure.
 local function mixed()
   losses.bf16 = losses.f32
   learns("bf16", original(), { batch = 2, seq = T, optimizer = muon(),
     precision = "bf16" }, 3e-2)
+  losses.tf32 = losses.f32
+  learns("tf32", original(), { batch = 2, seq = T, optimizer = muon(),
+    precision = "tf32" }, GROWN)
 end
 
 for _, name in ipairs(here == "cpu" and { "cpu" } or { "cpu", here }) do

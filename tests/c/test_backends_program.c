@@ -249,6 +249,21 @@ static void test_half_skips(void) {
   check_close("… of nf4r, accumulated", &nf4r, &cpu, 3e-2);
 }
 
+/* A program that says so, and no other that runs beside it. */
+static void test_tf32(void) {
+  NEED_DEVICE();
+  lk_program_options o = program_options(LK_F32);
+  program_run cpu = run_of(back_cpu, o), f32 = run_of(back_cuda, o);
+  o.tf32 = true;
+  program_run tf32 = run_of(back_cuda, o), again = run_of(back_cuda, o);
+  check_close("products in tf32", &tf32, &cpu, 2e-3);
+  check_same("two runs in tf32", &tf32, &again);
+  CHECK(tf32.state != f32.state, "tf32 changes nothing");
+  o.tf32 = false;
+  again = run_of(back_cuda, o);
+  check_same("f32 after tf32", &f32, &again);
+}
+
 static void test_accumulation(void) {
   NEED_DEVICE();
   lk_program_options o = program_options(LK_F32);
@@ -363,6 +378,7 @@ int main(void) {
   BACK_RUN(test_parity);
   BACK_RUN(test_half);
   BACK_RUN(test_half_skips);
+  BACK_RUN(test_tf32);
   BACK_RUN(test_accumulation);
   BACK_RUN(test_nf4r);
   BACK_RUN(test_saved);
