@@ -14,6 +14,7 @@ local function outcome(more)
   local r = { status = "ok",
     count = { parameters = 1000000, quantized = 800000 },
     steps_completed = 50, training_seconds = 20, eval_seconds = 2,
+    skipped_steps = 2, loss_scale = 16384,
     startup_seconds = .3, step_spread = .02, first_loss = 8, avg_loss = 5,
     train_accuracy = .2,
     tokens = 50 * 8192, epochs = 1.5, val_loss = 5.1, best_val_loss = 5.05,
@@ -80,7 +81,7 @@ local FIELDS = {
     .. "tokens_per_step state_bytes_per_parameter",
   training_stats = "training_time_seconds nominal_seconds steps_completed "
     .. "avg_loss train_accuracy tokens_processed epochs tokens_to_loss "
-    .. "search_seconds startup_seconds",
+    .. "search_seconds startup_seconds skipped_steps loss_scale",
   evaluation = "val_loss best_val_loss val_accuracy val_perplexity "
     .. "val_tokens",
   memory_stats = "peak_memory_gb current_memory_gb predicted_memory_gb "

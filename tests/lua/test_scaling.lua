@@ -102,6 +102,21 @@ check.case("too many in a row end the run", function()
     .. "train.lr, or train.precision = bf16")
 end)
 
+check.case("what a run ends with says how many", function()
+  local function finished(change)
+    local r, text = { avg_loss = 4, val_loss = 4, training_seconds = 1,
+      tokens = 64, memory = { peak = 1, budget = 2 } }, nil
+    for key, v in pairs(change) do r[key] = v end
+    narrate.finished("m", { status = "ok", result = r },
+      function(line) text = line end)
+    return text
+  end
+  check.truthy(finished { skipped_steps = 3 }:find(", 3 steps skipped", 1,
+    true))
+  check.equal(finished { skipped_steps = 0 }:find "skipped", nil)
+  check.truthy(finished { avg_loss = false }:find("ok: loss ?,", 1, true))
+end)
+
 check.case("a resumed run counts on", function()
   local most = ("s"):rep(trainer.SKIPS - 1)
   local state

@@ -22,6 +22,7 @@ check.case("a sweep runs and writes everything", function()
     check.equal(r.name, name)
     check.equal(r.status, "ok", tostring(r.error))
     check.equal(r.training_stats.steps_completed, 6)
+    check.equal(r.training_stats.skipped_steps, 0)
     check.equal(r.training_stats.tokens_processed, 384)
     check.equal(r.memory_stats.peak_memory_gb,
       r.memory_stats.predicted_memory_gb, name .. ": peak against plan")
