@@ -1,7 +1,9 @@
 /* Attention forward on tensor cores: a block owns 64 query rows of one head and
  * walks the keys up to the diagonal in tiles of 64, with a running maximum and
- * sum (Milakov and Gimelshein 2018; Dao 2023). */
+ * sum (Milakov and Gimelshein 2018; Dao 2023). Products are the warps' own, or
+ * where Hopper's are (GROUP) and heads are up to 64 wide, the four warps'. */
 #include "attention_tile.cuh"
+#include "warpgroup.cuh"
 
 enum { ROWS = 64, KEYS = 64, WARPS = 4, THREADS = 32 * WARPS };
 
@@ -32,6 +34,48 @@ __device__ __forceinline__ void forward_scores(const forward_state<D> &w,
       mma<T>(s[2 * n + 1], w.q[d], b[2], b[3]);
     }
 }
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+/* The same by the warpgroup; q: 64 rows. */
+template <typename T>
+__device__ __forceinline__ void forward_group_scores(uint32_t q, uint32_t k,
+                                                     float s[8][4]) {
+  group_begin();
+  group_product<T>::template shared<0, 0, 0>(s, group_operand(q),
+                                             group_operand(k));
+#pragma unroll
+  for (int d = 1; d < 4; d++)
+    group_product<T>::template shared<1, 0, 0>(s, group_operand(q + d * 32),
+                                               group_operand(k + d * 32));
+  group_commit();
+  group_wait<0>();
+  group_result(s);
+}
+
+/* forward_values by the warpgroup. */
+template <typename T>
+__device__ __forceinline__ void forward_group_values(float o[8][4],
+                                                     uint32_t v,
+                                                     const uint32_t p[8][2]) {
+  group_begin();
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    const uint32_t a[4] = {p[2 * k][0], p[2 * k][1], p[2 * k + 1][0],
+                           p[2 * k + 1][1]};
+    group_product<T>::held(o, a, group_operand(v + k * 2048));
+  }
+  group_commit();
+  group_wait<0>();
+  group_result(o);
+}
+#else
+template <typename T>
+__device__ void forward_group_scores(uint32_t, uint32_t, float (*)[4]) {}
+template <typename T>
+__device__ void forward_group_values(float (*)[4], uint32_t,
+                                     const uint32_t (*)[2]) {}
+__device__ inline void shared_written() {}
+#endif
 
 /* Keys behind the row become −∞; `row` is the lane's first, `key` the
  * tile's. */
@@ -178,31 +222,33 @@ __device__ __forceinline__ void forward_finish(const attention_args &a,
 
 /* The warp's rows, from `row` on, against the tile of keys from `key` on;
  * `kept`: the lane's word of the tile, or NULL. */
-template <typename T, int D, bool DROP>
+template <typename T, int D, bool DROP, bool GROUP>
 __device__ __forceinline__ void
-forward_tile(const attention_args &a, const attention_draws &draws, uint32_t k,
-             uint32_t v, int row, int key, uint32_t *kept,
+forward_tile(const attention_args &a, const attention_draws &draws, uint32_t q,
+             uint32_t k, uint32_t v, int row, int key, uint32_t *kept,
              forward_state<D> &w) {
   const int lane_row = row + (threadIdx.x & 31) / 4;
   const float unit = a.scale * LOG2_E;
   float s[8][4];
   uint32_t p[8][2];
-  forward_scores<T, D>(w, by_pair<D>(k), s);
+  if constexpr (GROUP) forward_group_scores<T>(q, k, s);
+  else forward_scores<T, D>(w, by_pair<D>(k), s);
   if (key + KEYS - 1 > row) forward_mask(s, lane_row, key);
   forward_raise<D>(w, s, unit);
   forward_exp<D>(w, s, unit);
   forward_pack<T>(s, p);
   if (DROP) forward_drop(draws, a.seq / 8, lane_row, key, p, kept);
-  forward_values<T, D>(w, by_row<D>(v), p);
+  if constexpr (GROUP) forward_group_values<T>(w.o, v, p);
+  else forward_values<T, D>(w, by_row<D>(v), p);
 }
 
 /* Grid: blocks of rows from the last to the first, head after head. */
-template <typename T, int D, bool DROP>
+template <typename T, int D, bool DROP, bool GROUP>
 __global__ void __launch_bounds__(THREADS, D <= 64 ? 4 : 2)
     k_attention_forward(const attention_args a) {
   using source = tile_source<T, D, THREADS>;
   constexpr int TILE = KEYS * D * 2;
-  extern __shared__ __align__(256) char shared[];
+  extern __shared__ __align__(1024) char shared[];
   const int blocks = (a.seq + ROWS - 1) / ROWS;
   const int first = (blocks - 1 - (int)(blockIdx.x % blocks)) * ROWS;
   const int64_t bh = blockIdx.x / blocks;
@@ -237,32 +283,35 @@ __global__ void __launch_bounds__(THREADS, D <= 64 ? 4 : 2)
     const uint32_t tile = kv_tile + (key / KEYS & 1) * 2 * TILE;
     const uint32_t next = kv_tile + (~(key / KEYS) & 1) * 2 * TILE;
     copy_wait();
+    if (GROUP) shared_written();
     __syncthreads();
     if (key + KEYS < end) {
       ks.template load<KEYS, true>(next, key + KEYS);
       vs.template load<KEYS, true>(next + TILE, key + KEYS);
       copy_commit();
     }
-    if (key == 0)
+    if (key == 0 && !GROUP)
 #pragma unroll
       for (int d = 0; d < D / 16; d++)
         ldmatrix4(w.q[d],
                   fragment_at<D>(by_row<D>(q_tile), warp * 16, d * 16));
-    forward_tile<T, D, DROP>(a, draws, tile, tile + TILE, row, key, kept, w);
+    forward_tile<T, D, DROP, GROUP>(a, draws, q_tile, tile, tile + TILE, row,
+                                    key, kept, w);
     if (kept) kept += LK_ATTENTION_KEPT_TILE;
   }
+  if (GROUP) __syncthreads(); /* none reads q any more */
   forward_finish<T, D>(a, w, shared + warp * 16 * D * 2, bh,
                        (T *)a.o + (int64_t)b * a.seq * a.heads * a.width +
                            h * a.width, row);
 }
 
-template <typename T, int D, bool DROP>
+template <typename T, int D, bool DROP, bool GROUP>
 static cudaError_t launch(const attention_args *a, cudaStream_t stream) {
   constexpr int BYTES = (ROWS + 4 * KEYS) * D * 2;
   int64_t blocks = (a->seq + ROWS - 1) / ROWS;
   int64_t grid = blocks * a->batch * a->heads;
   if (grid > INT32_MAX) return cudaErrorInvalidConfiguration;
-  auto kernel = k_attention_forward<T, D, DROP>;
+  auto kernel = k_attention_forward<T, D, DROP, GROUP>;
   cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
   if (status != cudaSuccess) return status;
@@ -270,10 +319,16 @@ static cudaError_t launch(const attention_args *a, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
+template <typename T, int D, bool DROP>
+static cudaError_t launch_group(const attention_args *a, cudaStream_t stream) {
+  if (D == 64 && a->hopper) return launch<T, D, DROP, D == 64>(a, stream);
+  return launch<T, D, DROP, false>(a, stream);
+}
+
 template <typename T, int D>
 static cudaError_t launch_drop(const attention_args *a, cudaStream_t stream) {
-  return a->threshold > 0 ? launch<T, D, true>(a, stream)
-                          : launch<T, D, false>(a, stream);
+  return a->threshold > 0 ? launch_group<T, D, true>(a, stream)
+                          : launch_group<T, D, false>(a, stream);
 }
 
 template <typename T>

@@ -435,7 +435,9 @@ static void bench(int B, int H, int K, double p) {
          "%7.1f us %5.0f TFLOP/s", B, H, K, p, f * 1e3, flops / f * 1e-9,
          b * 1e3, 2.5 * flops / b * 1e-9);
   x.a.hopper = 0;
-  if (hopper) printf(", portable %7.1f us", milliseconds(backward, &x) * 1e3);
+  if (hopper)
+    printf(", portable %7.1f us, %7.1f us", milliseconds(forward, &x) * 1e3,
+           milliseconds(backward, &x) * 1e3);
   printf("\n");
   problem_free(&x);
 }
@@ -501,7 +503,7 @@ int main(int argc, char **argv) {
     return 0;
   }
   for (int most = hopper; hopper >= 0; hopper -= most ? most : 1) {
-    printf("%s\n", hopper ? "Hopper's backward" : "portable");
+    printf("%s\n", hopper ? "with warpgroups" : "without");
     if (strcmp(what, "small") == 0) check_small();
     if (strcmp(what, "small") != 0 && strcmp(what, "lengths") != 0)
       check_widths();
