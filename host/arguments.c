@@ -40,10 +40,24 @@ static bool is_device(const char *value) {
   return strcmp(value, "auto") == 0 || is_device_name(value, strlen(value));
 }
 
+/* Whether the next `length` characters of a list are a number that stands for
+ * one more GPU, as in cuda:0,1: `before` is the name before it. */
+static bool is_next_number(const char *text, size_t length,
+                           const char *before) {
+  return length > 0 && length < 4 && strspn(text, "0123456789") >= length &&
+         before != NULL && strncmp(before, "cuda:", 5) == 0;
+}
+
+/* cuda:0,cuda:1 or, shorter, cuda:0,1. */
 static bool is_device_list(const char *value) {
+  const char *before = NULL;
   for (;;) {
     size_t n = strcspn(value, ",");
-    if (!is_device_name(value, n)) return false;
+    if (is_device_name(value, n)) {
+      before = value;
+    } else if (!is_next_number(value, n, before)) {
+      return false;
+    }
     if (value[n] == '\0') return true;
     value += n + 1;
   }
@@ -64,7 +78,7 @@ static bool is_color(const char *value) {
 static const option options[] = {
     {"--device", "auto|cpu|cuda[:N]", FIELD(device), is_device,
      "where to compute"},
-    {"--devices", "cuda:0,cuda:1", FIELD(devices), is_device_list,
+    {"--devices", "cuda:0,1", FIELD(devices), is_device_list,
      "where experiments may run side by side"},
     {"--memory", "24GB|device", FIELD(memory), is_memory,
      "budget of device memory"},
@@ -236,13 +250,15 @@ static void set_flag(lua_State *L, const char *name, bool value) {
   lua_setfield(L, -2, name);
 }
 
-/* "cuda:0,cuda:1" to {"cuda:0", "cuda:1"} */
+/* "cuda:0,cuda:1" and "cuda:0,1" to {"cuda:0", "cuda:1"} */
 static void set_devices(lua_State *L, const char *list) {
   if (list == NULL) return;
   lua_newtable(L);
   for (int i = 1;; i++) {
     size_t n = strcspn(list, ",");
+    lua_pushstring(L, strspn(list, "0123456789") ? "cuda:" : "");
     lua_pushlstring(L, list, n);
+    lua_concat(L, 2);
     lua_rawseti(L, -2, i);
     if (list[n] == '\0') break;
     list += n + 1;

@@ -13,7 +13,7 @@ local completion = {}
 
 -- Words that an option's value may be; nil: a file or anything.
 local VALUES = { ["--device"] = { "auto", "cpu", "cuda", "cuda:0" },
-  ["--devices"] = { "cuda:0", "cuda:0,cuda:1" },
+  ["--devices"] = { "cuda:0", "cuda:0,1" },
   ["--memory"] = { "device", "8GB", "16GB", "24GB", "32GB", "80GB" },
   ["--color"] = { "auto", "always", "never" } }
 

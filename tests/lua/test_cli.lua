@@ -83,6 +83,15 @@ check.case("a script's words and the host's options", function()
     .. "auto\tnil\tnil\tauto\tfalse\tfalse\tfalse\tnil", "", 0)
 end)
 
+check.case("devices by name, or by number after a cuda:N", function()
+  local code = 'print(table.concat(require "host".options.devices, "+"))'
+  for list, names in pairs { ["cuda:0,1"] = "cuda:0+cuda:1",
+    ["cuda:2,0,cuda:1,10"] = "cuda:2+cuda:0+cuda:1+cuda:10",
+    ["cpu,cuda:3"] = "cpu+cuda:3", ["cuda:1"] = "cuda:1" } do
+    expect({ "--devices", list, "-e", code }, names, "", 0)
+  end
+end)
+
 local hint = "\nllmhost: 'llmhost --help' lists the options"
 
 check.case("usage errors are exit 2", function()
@@ -103,8 +112,11 @@ check.case("usage errors are exit 2", function()
     .. "24GB|device, got 'lots'", 2)
   expect({ "--color", "blue" }, "", "llmhost: option '--color' must be "
     .. "auto|always|never, got 'blue'", 2)
-  expect({ "--devices", "cuda:0," }, "", "llmhost: option '--devices' must "
-    .. "be cuda:0,cuda:1, got 'cuda:0,'", 2)
+  for _, bad in ipairs { "cuda:0,", "0,1", "cpu,1", "cuda,1", "cuda:0,1x",
+    "cuda:0,cpu,1", "cuda:0,,1", "cuda:0,1000", "" } do
+    expect({ "--devices", bad }, "", "llmhost: option '--devices' must "
+      .. "be cuda:0,1, got '" .. bad .. "'", 2)
+  end
 end)
 
 check.case("--help and -v", function()
