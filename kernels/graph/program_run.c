@@ -107,18 +107,13 @@ lk_status lk_program_micro(lk_program *p, const int32_t *ids,
   return lk_machine_run(&p->machine, 0, LK_MICRO);
 }
 
-/* The sums of `metrics`: loss, correct, tokens. */
-static lk_status read_metrics(lk_program *p, float metrics[4]) {
-  return lk_machine_download(&p->machine, p->metrics, metrics,
-                             4 * sizeof *metrics);
-}
-
+/* `metrics` holds sums: loss, correct, tokens. With the control they come in
+ * one download: a step waits for the device once. */
 lk_status lk_program_finish(lk_program *p, lk_step_result *r) {
   float control[LK_CONTROL], metrics[4];
   LK_TRY(lk_machine_run(&p->machine, 0, LK_UPDATE));
-  LK_TRY(lk_machine_download(&p->machine, p->control, control,
-                             sizeof control));
-  LK_TRY(read_metrics(p, metrics));
+  LK_TRY(lk_machine_download_two(&p->machine, p->control, control, p->metrics,
+                                 metrics));
   bool updated = control[LK_CONTROL_FINITE] != 0;
   p->steps = p->step + 1;
   *r = (lk_step_result){.loss = metrics[0] / metrics[2],
@@ -141,7 +136,8 @@ lk_status lk_program_evaluate(lk_program *p, const int32_t *ids,
   LK_TRY(set_batch(p, ids, targets));
   LK_TRY(lk_machine_run(&p->machine, which, LK_BEGIN));
   LK_TRY(lk_machine_run(&p->machine, which, LK_MICRO));
-  LK_TRY(read_metrics(p, metrics));
+  LK_TRY(lk_machine_download(&p->machine, p->metrics, metrics,
+                             sizeof metrics));
   *loss += metrics[0];
   *correct += metrics[1];
   return LK_OK;

@@ -330,3 +330,20 @@ lk_status lk_machine_download(lk_machine *m, int buffer, void *data,
   return m->context->backend->download(m->context, data,
                                        lk_machine_buffer(m, buffer), bytes);
 }
+
+lk_status lk_machine_download_two(lk_machine *m, int a, void *data_a, int b,
+                                  void *data_b) {
+  char both[1024]; /* buffers begin at the profile's alignment */
+  const lk_buffer *first = &m->store->buffers[a];
+  const lk_buffer *second = &m->store->buffers[b];
+  int64_t at = second->offset - first->offset;
+  int64_t bytes = at + buffer_bytes(second);
+  if (b != a + 1 || first->category != second->category ||
+      bytes > (int64_t)sizeof both)
+    return lk_fail(&m->context->error, LK_ARGUMENT, "%s and %s do not lie side "
+                   "by side", first->name, second->name);
+  LK_TRY(lk_machine_download(m, a, both, bytes));
+  memcpy(data_a, both, (size_t)buffer_bytes(first));
+  memcpy(data_b, both + at, (size_t)buffer_bytes(second));
+  return LK_OK;
+}

@@ -80,6 +80,10 @@ lk_status lk_machine_upload(lk_machine *machine, int buffer, const void *data,
                             int64_t bytes);
 lk_status lk_machine_download(lk_machine *machine, int buffer, void *data,
                               int64_t bytes);
+/* Two small buffers at once, `b` added to the store right after `a` and of its
+ * category: one wait for the device. */
+lk_status lk_machine_download_two(lk_machine *machine, int a, void *data_a,
+                                  int b, void *data_b);
 
 /* Fill a parameter's buffers with its initial values, drawn from the seed in
  * buffer `clock`; `search`: the scales of quantized ones. */

@@ -247,6 +247,51 @@ static void test_micro_batches_draw_alike(void) {
         loss[1]);
 }
 
+/* --- what a step asks of the device --------------------------------------- */
+
+static int downloads, waits;
+
+static lk_status counted_download(lk_context *context, void *host,
+                                  const void *device, int64_t bytes) {
+  downloads++;
+  return lk_cpu_backend()->download(context, host, device, bytes);
+}
+
+static lk_status counted_wait(lk_context *context) {
+  waits++;
+  return lk_cpu_backend()->synchronize(context);
+}
+
+/* Each download waits for the device: a step has one, an evaluation too. */
+static void test_one_wait_a_step(void) {
+  lk_context *x = open_cpu();
+  lk_backend counting = *lk_cpu_backend();
+  const lk_backend *plain = x->backend;
+  lk_program_options o = small_options();
+  int32_t ids[MODEL_B * MODEL_T], targets[MODEL_B * MODEL_T];
+  double loss = 0, correct = 0;
+  lk_step_result r;
+  o.accumulate = 2;
+  lk_program *p = compile_model(decoder(0.3, 4), o, muon_and_adamw());
+  must(lk_program_open(p, x, LK_RUN_ARENA));
+  random_batch(0, ids, targets, MODEL_B * MODEL_T);
+  counting.download = counted_download;
+  counting.synchronize = counted_wait;
+  x->backend = &counting;
+  must(lk_program_begin(p, 0));
+  for (int i = 0; i < 2; i++) must(lk_program_micro(p, ids, targets));
+  must(lk_program_finish(p, &r));
+  CHECK(downloads == 1 && waits == 0, "%d downloads, %d waits", downloads,
+        waits);
+  must(lk_program_evaluate(p, ids, targets, &loss, &correct));
+  CHECK(downloads == 2 && waits == 0, "%d downloads, %d waits", downloads,
+        waits);
+  x->backend = plain;
+  CHECK(r.tokens == 2 * MODEL_B * MODEL_T && r.norm > 0 && r.rate == 0.5,
+        "%lld tokens, norm %g, rate %g", (long long)r.tokens, r.norm, r.rate);
+  lk_program_free(p);
+}
+
 /* --- schedule and names -------------------------------------------------- */
 
 static void test_schedule(void) {
@@ -366,6 +411,7 @@ int main(void) {
   RUN(test_recompute_same_bits_accumulated);
   RUN(test_fused_same_bits);
   RUN(test_micro_batches_draw_alike);
+  RUN(test_one_wait_a_step);
   RUN(test_schedule);
   RUN(test_glob);
   RUN(test_names);
