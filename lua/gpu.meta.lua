@@ -117,7 +117,7 @@
 ---@class gpu.memory
 ---@field budget fun(size?: string|number|false): integer|nil Let allocations past size ("24GB", bytes) fail as on a full device; false lifts it. Returns the budget that holds.
 ---@field reset_peak fun() The peak becomes what is in use now.
----@field stats fun(): table Of the current device, in bytes: current, peak, budget (absent: none), allocations, device_total, device_free, by_category, peak_by_category (parameters, gradients, optimizer, activations, scratch, data).
+---@field stats fun(device?: boolean): table Of the current device, in bytes: current, peak, budget (absent: none), allocations, device_total, device_free, by_category, peak_by_category (parameters, gradients, optimizer, activations, scratch, data); with false without the two that ask the device itself.
 ---@field trim fun(): integer Free every tensor that Lua has dropped; returns the bytes gained.
 
 ---@class gpu.nn.embedding.options

@@ -20,21 +20,28 @@ static void set_categories(lua_State *L, const char *key,
   lua_setfield(L, -2, key);
 }
 
-static int memory_stats(lua_State *L) {
-  lk_context *context = lh_context(L);
-  lk_memory_stats s;
+/* Set what the device itself says. */
+static void set_device(lua_State *L, const lk_context *context) {
   lk_device_info info;
   lk_error error = {0};
-  lk_memory_read(context->memory, &s);
   lh_check(L, context->backend->device_info(context->device, &info, &error),
            &error);
+  set_integer(L, "device_total", info.memory);
+  set_integer(L, "device_free", info.free);
+}
+
+/* gpu.memory.stats(device?) */
+static int memory_stats(lua_State *L) {
+  const lk_context *context = lh_context(L);
+  lk_memory_stats s;
+  bool device = lua_isnoneornil(L, 1) || lua_toboolean(L, 1);
+  lk_memory_read(context->memory, &s);
   lua_createtable(L, 0, 8);
   set_integer(L, "current", s.current);
   set_integer(L, "peak", s.peak);
   if (s.budget > 0) set_integer(L, "budget", s.budget);
   set_integer(L, "allocations", s.allocations);
-  set_integer(L, "device_total", info.memory);
-  set_integer(L, "device_free", info.free);
+  if (device) set_device(L, context);
   set_categories(L, "by_category", s.category_current);
   set_categories(L, "peak_by_category", s.category_peak);
   return 1;
@@ -90,10 +97,11 @@ static int memory_trim(lua_State *L) {
 }
 
 static const lh_function functions[] = {
-    {"stats", memory_stats, "(): table",
+    {"stats", memory_stats, "(device?: boolean): table",
      "Of the current device, in bytes: current, peak, budget (absent: none), "
      "allocations, device_total, device_free, by_category, peak_by_category "
-     "(parameters, gradients, optimizer, activations, scratch, data).", NULL},
+     "(parameters, gradients, optimizer, activations, scratch, data); with "
+     "false without the two that ask the device itself.", NULL},
     {"reset_peak", memory_reset_peak, "()",
      "The peak becomes what is in use now.", NULL},
     {"budget", memory_budget, "(size?: string|number|false): integer|nil",

@@ -2,6 +2,7 @@
 -- memory, power, heat and clocks, sampled while it trains. On a CPU, and where
 -- the management library is absent, nothing is known and nothing fails.
 local gpu = require "gpu"
+local host = require "host"
 
 local driver = {}
 driver.__index = driver
@@ -32,8 +33,8 @@ end
 -- Sum into `state`, a plain table that checkpoints keep: what belongs to the
 -- whole run and not to this process. Gives itself.
 function driver:over(state)
-  state.samples = state.samples or { count = 0, watts = 0, throttled = 0,
-    power_capped = 0, reasons = {} }
+  state.samples = state.samples or { count = 0, compute = 0, watts = 0,
+    throttled = 0, power_capped = 0, reasons = {} }
   self.sums = state.samples
   return self
 end
@@ -47,15 +48,34 @@ local function add_reasons(list, text)
   end
 end
 
+-- Seconds between two questions to the device itself: a driver takes its time
+-- to answer. gpu.utilization() keeps the same distance.
+local PAUSE = .5
+
+-- The accountant's statistics; `device`: with what the device has free.
+function driver:look(device)
+  local stats = gpu.memory.stats(device)
+  if device then
+    self.looked = host.clock()
+    self.least_free = math.min(self.least_free or math.huge,
+      stats.device_free)
+  end
+  return stats
+end
+
+-- sum + x; nil, for good, once one of them was not known.
+local function added(sum, x) return sum and x and sum + x or nil end
+
 -- Take one sample; gives gpu.utilization()'s table or nil, and the statistics
 -- of the accountant.
 function driver:sample()
-  local stats, use = gpu.memory.stats(), gpu.utilization()
-  self.least_free = math.min(self.least_free or math.huge, stats.device_free)
+  local stats = self:look(not self.looked
+    or host.clock() - self.looked >= PAUSE)
+  local use = gpu.utilization()
   if not use then return nil, stats end
   local s = self.sums
   s.count = s.count + 1
-  s.watts = use.watts and s.watts and s.watts + use.watts or nil
+  s.compute, s.watts = added(s.compute, use.compute), added(s.watts, use.watts)
   s.celsius = use.celsius and math.max(s.celsius or 0, use.celsius)
   if use.throttled then s.throttled = s.throttled + 1 end
   if use.power_capped then s.power_capped = s.power_capped + 1 end
@@ -66,16 +86,18 @@ function driver:sample()
   return use, stats
 end
 
--- How far the device's free memory fell below what it was when the sampler was
--- made, plus what the accountant held then: a run's memory as the device saw
--- it. Right as long as nobody else uses the device.
+-- How far the device's free memory fell, to now, below what it was when the
+-- sampler was made, plus what the accountant held then: a run's memory as the
+-- device saw it. Right as long as nobody else uses the device.
 function driver:fall()
   local m = self.began
-  return self.least_free and m.free + m.accounted - self.least_free or nil
+  self:look(true)
+  return m.free + m.accounted - self.least_free
 end
 
 -- For the result: { throttled (boolean), throttled_share, power_capped_share,
--- reasons, celsius, watts (mean) }, or nil when nothing was sampled.
+-- reasons, celsius, compute (percent) and watts (means over the run) }, or nil
+-- when nothing was sampled.
 function driver.summary(state)
   local s = state.samples
   if not s or s.count == 0 then return nil end
@@ -83,6 +105,7 @@ function driver.summary(state)
     throttled_share = s.throttled / s.count,
     power_capped_share = s.power_capped / s.count,
     reasons = table.concat(s.reasons, ", "), celsius = s.celsius,
+    compute = s.compute and s.compute / s.count,
     watts = s.watts and s.watts / s.count }
 end
 

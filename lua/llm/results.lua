@@ -82,15 +82,17 @@ local function mean_of(list, key)
   return n > 0 and sum / n or nil
 end
 
+-- The accountant's memory is the same after every step: its last samples do.
 local function resources(e, r, memory)
-  return { avg_gpu_utilization = mean_of(r.monitoring, "gpu_util"),
+  local power = r.power or {}
+  return { avg_gpu_utilization = power.compute,
     avg_memory_utilization = mean_of(r.monitoring, "memory_util"),
     peak_memory_utilization = memory.memory_utilization,
     resource_optimization_applied = e.train.batch == "auto",
     speed_of_light = r.speed_of_light, joules_per_token = r.joules_per_token,
-    throttled = r.throttled, throttle_reasons = (r.power or {}).reasons,
-    power_capped_share = (r.power or {}).power_capped_share,
-    mean_watts = (r.power or {}).watts, peak_celsius = (r.power or {}).celsius }
+    throttled = r.throttled, throttle_reasons = power.reasons,
+    power_capped_share = power.power_capped_share, mean_watts = power.watts,
+    peak_celsius = power.celsius }
 end
 
 -- The last samples, an empty list of suggestions told from an object.

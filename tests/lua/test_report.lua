@@ -120,6 +120,17 @@ check.case("results carry every field of the interface", function()
   check.equal(list[1].resource_utilization.throttled, host.json.null)
 end)
 
+check.case("a GPU's utilization is the run's mean, not its last steps'",
+  function()
+    local r = results.build(journal(function(_, k)
+      k.result = outcome { power = { compute = 60.5, watts = 500 },
+        monitoring = { { step = 50, gpu_util = 100, memory_util = 80 } } }
+    end))[1].resource_utilization
+    check.equal(r.avg_gpu_utilization, 60.5)
+    check.equal(r.avg_memory_utilization, 80.0)
+    check.equal(r.mean_watts, 500)
+  end)
+
 check.case("units: micro-steps a second, GB = 10^9, per cent", function()
   local r = results.build(journal(function(_, k)
     k.decided = decided { batch = 8, accumulate = 4 }
