@@ -65,11 +65,13 @@ LEVELED  := $(LEVEL) $(if $(LEVEL),$(addprefix kernels/cpu/,$(shell \
 # CUDA: the architectures that both we and this nvcc know; the newest of
 # several also as PTX.
 # auto: native where there is a GPU, else one of them.
+GPU_FILES := /dev/nvidiactl /dev/dxg#  of the driver, of WSL's
+GPU_HERE  := $(wildcard $(GPU_FILES))
 CUDA_OURS := 80 86 89 90 100 120
 CUDA_ALL  := $(filter $(CUDA_KNOWN),$(CUDA_OURS))
 CUDA_SET  := $(strip $(GPU_ARCH))
 ifeq ($(CUDA_SET),auto)
-  CUDA_SET := $(if $(wildcard /dev/nvidiactl),native,90)
+  CUDA_SET := $(if $(GPU_HERE),native,90)
 endif
 ifeq ($(CUDA_SET),native)
   CUDA_SET := $(or $(sort $(subst .,,$(shell nvidia-smi \
@@ -212,7 +214,7 @@ configure: ## Look again at what this machine has
 sweep: ## Install what is missing, build, run the sweep of 16 experiments
 	@.ci/setup install build plots +optional
 	@$(MAKE) --no-print-directory \
-	  $(if $(wildcard /dev/nvidiactl /dev/dxg),,CUDA=) all
+	  $(if $(GPU_HERE),,CUDA=) all
 	@build/llmhost experiments/sweep.lua $(ARGS)
 
 # --- checks ----------------------------------------------------------------
@@ -258,7 +260,7 @@ defects: ## Plant defects in a copy of the tree; each must be caught (T=name)
 
 bench: ## Tokens per second and memory beside PyTorch's, profile
 	@$(MAKE) --no-print-directory \
-	  $(if $(wildcard /dev/nvidiactl /dev/dxg),,CUDA=) all
+	  $(if $(GPU_HERE),,CUDA=) all
 	@build/llmhost experiments/bench.lua $(ARGS)
 
 # One after the other, SECONDS each; what is new and interesting collects in
@@ -312,6 +314,9 @@ install: all ## Install below DESTDIR and PREFIX (/usr/local)
 	$(DESTDIR)$(PREFIX)/bin/llmhost \
 	  -e 'require("llm.completion").write "$(DESTDIR)$(PREFIX)/share"' \
 	  -e 'require("llm.manual").write "$(DESTDIR)$(PREFIX)/share/man"'
+	@$(if $(CUDA),echo "GPU code installed for: $(CUDA_WANT)$(if \
+	  $(GPU_HERE)$(filter all,$(GPU_ARCH)),, \
+	  (no GPU is here; GPU_ARCH=all builds for every card))")
 
 uninstall: ## Remove what install put there
 	rm -rf $(SHARE) $(LIB) $(DOC) $(DESTDIR)$(PREFIX)/bin/llmhost
@@ -333,7 +338,8 @@ clean: ## Remove everything that was built
 	rm -rf build compile_commands.json
 
 help: ## This list
-	@echo "make [TARGET] [VARIANT=release|debug|asan|tsan] [V=1]"
+	@echo "make [TARGET] [VARIANT=release|debug|asan|tsan] [V=1]" \
+	  "[GPU_ARCH=auto|native|all|90]"
 	@sed -n 's/^\([a-z][a-z. _-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | \
 	  awk -F '\t' '{ printf "  %-22s %s\n", $$1, $$2 }'
 

@@ -91,6 +91,50 @@ check.case("clang takes the CPU's operators, for `make fuzz`", function()
   check.truthy(lines > 0, text)
 end)
 
+-- What make would compile one file for, "sm_90a …". In a build folder of its
+-- own: make notes the flags it was called with, even under -n.
+local function architectures(words)
+  if variant ~= "release" then check.skip "of the release build alone" end
+  local build = scratch .. "/gpu"
+  local text = run(("PATH=%s:$PATH make --no-print-directory -n BUILD=%s "
+    .. "HAVE_CUDA=nvcc CUDA_KNOWN='75 80 86 90 120' %s "
+    .. "%s/kernels/cuda/about.cu.o"):format(scratch, build, words, build))
+  return table.concat(matches(text, "code=([%w_]+)"), " "), text
+end
+
+-- An nvidia-smi that names these cards, or fails.
+local function nvidia_smi(capabilities)
+  local path = scratch .. "/nvidia-smi"
+  local file = assert(io.open(path, "w"))
+  file:write("#!/bin/sh\n", capabilities and "printf '" .. capabilities .. "'"
+    or "exit 9", "\n")
+  file:close()
+  run("chmod +x " .. path)
+end
+
+check.case("GPU_ARCH: the GPU here, all, or what is named", function()
+  local here, nowhere = " GPU_FILES=/dev/null", " GPU_FILES=/dev/nothing"
+  local all = "compute_120 sm_120 sm_80 sm_86 sm_90a"
+  nvidia_smi "8.6\\n8.6\\n"
+  for words, want in pairs {
+    [""] = "sm_86", ["GPU_ARCH=auto"] = "sm_86", ["GPU_ARCH=native"] = "sm_86",
+    ["GPU_ARCH=all"] = all, ["GPU_ARCH=90"] = "sm_90a",
+    ["GPU_ARCH='80 90'"] = "compute_90 sm_80 sm_90a" } do
+    local got, text = architectures(words .. here)
+    check.equal(got, want, words .. "\n" .. text)
+  end
+  check.equal(architectures("GPU_ARCH=auto" .. nowhere), "sm_90a")
+  check.equal(architectures("GPU_ARCH=native" .. nowhere), "sm_86")
+  nvidia_smi(nil)
+  check.equal(architectures("GPU_ARCH=native" .. here), all)
+end)
+
+check.case("a GPU is a driver's file, or WSL's", function()
+  local text = run "make -p -n help"
+  check.truthy(text:find("\nGPU_FILES := /dev/nvidiactl /dev/dxg\n", 1, true),
+    text:match "\nGPU_FILES[^\n]*")
+end)
+
 check.case("make help lists the commands of the README", function()
   local text = make("help")
   for _, word in ipairs { "sweep", "test", "install", "bench", "lint" } do
@@ -185,6 +229,19 @@ check.case("make install puts the program and its files in place", function()
     check.truthy(exists(root .. "/opt/llm/share/" .. name), name .. "\n"
       .. text)
   end
+end)
+
+check.case("make install says which GPUs it has code for", function()
+  if not exists("build/" .. variant .. "/llmhost_cuda.so") then
+    check.skip "built without CUDA"
+  end
+  local words = "-n install PREFIX=/opt/llm DESTDIR=" .. root .. " BUILD="
+    .. scratch .. "/gpu GPU_FILES=/dev/nothing GPU_ARCH="
+  local text = make(words .. "auto")
+  check.truthy(text:find("installed for: 90 (no GPU is here; GPU_ARCH=all ", 1,
+    true), text)
+  text = make(words .. "all")
+  check.truthy(text:find("installed for: 80 [%d ]+\""), text)
 end)
 
 check.case("the installed program runs from another folder", function()
