@@ -56,15 +56,15 @@ end
 
 function supervisor:start(job, slot)
   local e, assignment = job.e, self:assignment(job)
-  self:write { type = "start", name = e.name, mode = job.mode }
+  self:write { type = "start", name = e.name, mode = job.mode, device = slot }
   local ok, why = make_folder(assignment.run, e)
   if not ok then return self:unstarted(job, slot, "disk", why) end
   local c, message = child.start(e, slot, assignment)
   if not c then return self:unstarted(job, slot, "error", message) end
   c.budget, c.index = budget_of(e), e.index
   if assignment.decided then self:pinned(c, assignment.decided) end
-  self.console:format(nil, "%s: starts (%s, %s, seed %d)", e.name, e.model,
-    e.variant, e.seed)
+  self.console:format(nil, "%s: starts%s (%s, %s, seed %d)", e.name,
+    self.several and " on " .. slot or "", e.model, e.variant, e.seed)
   self.running[#self.running + 1] = c
 end
 
@@ -164,6 +164,7 @@ end
 -- Run jobs ({ e, mode }) in order, one a device at a time.
 function supervisor:run(jobs)
   self.free = device.slots()
+  self.several = #self.free > 1
   local next_job = 1
   while next_job <= #jobs or #self.running > 0 do
     self:signals()

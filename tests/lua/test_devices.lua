@@ -9,12 +9,18 @@ local micro = require "micro"
 
 local TWO = '{ name = "a" }, { name = "b", fp4 = true }'
 
-local function need_gpu()
+-- The devices of CUDA, `count` of them at least.
+local function need_gpus(count)
+  local list = {}
   for _, d in ipairs(gpu.devices()) do
-    if d.backend == "cuda" then return d end
+    if d.backend == "cuda" then list[#list + 1] = d end
   end
-  check.skip(select(2, gpu.cuda()) or "no CUDA device")
+  if #list >= count then return list end
+  check.skip(#list > 0 and ("%d GPUs are wanted, %d here"):format(count, #list)
+    or select(2, gpu.cuda()) or "no CUDA device")
 end
+
+local function need_gpu() return need_gpus(1)[1] end
 
 local function outcome(root)
   local by_name, all = micro.results(root), {}
@@ -24,6 +30,15 @@ local function outcome(root)
       or 0, micro.losses(root, name))
   end
   return table.concat(all, "\n"), by_name
+end
+
+-- Where the runs of a sweep were started.
+local function places(root)
+  local names = {}
+  for _, r in ipairs(host.journal.read(root .. "/out/journal.jsonl")) do
+    if r.type == "start" then names[#names + 1] = r.name .. " " .. r.device end
+  end
+  return table.concat(names, ", ")
 end
 
 -- A sweep of two in a folder of its own; its outcome, results, folder, output.
@@ -50,10 +65,13 @@ end
 local function two_slots(device)
   local alone, _, first = sweep("alone", "--device", device)
   check.equal(order(first), "start m_a, end m_a, start m_b, end m_b")
-  local both, _, second = sweep("both", "--devices", device .. "," .. device)
+  local both, _, second, out = sweep("both", "--devices", device .. ","
+    .. device)
   check.truthy(order(second):find("^start m_a, start m_b, end"),
     order(second))
   check.equal(both, alone)
+  check.equal(places(second), ("m_a %s, m_b %s"):format(device, device))
+  check.truthy(out:find("m_b: starts on " .. device .. " (", 1, true), out)
   host.file.remove_tree(first)
   host.file.remove_tree(second)
 end
@@ -65,6 +83,20 @@ check.case("two slots on one GPU", function()
   need_gpu()
   two_slots "cuda:0"
 end)
+
+check.case("two GPUs: each run has the bits of one alone on its GPU",
+  function()
+    need_gpus(2)
+    local zero, _, first = sweep("zero", "--device", "cuda:0")
+    local one, _, second = sweep("gpu-one", "--device", "cuda:1")
+    local both, _, third = sweep("gpus", "--devices", "cuda:0,1")
+    check.equal(places(third), "m_a cuda:0, m_b cuda:1")
+    check.truthy(order(third):find "^start m_a, start m_b, end")
+    check.equal(both, zero:match "^[^\n]*" .. "\n" .. one:match "[^\n]*$")
+    for _, root in ipairs { first, second, third } do
+      host.file.remove_tree(root)
+    end
+  end)
 
 local STEP = [[
 local gpu, host = require "gpu", require "host"
