@@ -31,6 +31,7 @@ static const struct { unsigned long long bit; const char *words; }
     slowdowns[] = {{0x08, "slowdown"}, {0x20, "heat"}, {0x40, "severe heat"},
                    {0x80, "power brake"}};
 
+/* Any but the first two may be absent: NULL, and what it reads not known. */
 typedef struct nvml_functions {
   int (*start)(void);
   int (*find)(const char *bus, void **device);
@@ -39,19 +40,21 @@ typedef struct nvml_functions {
   int (*heat)(void *device, int sensor, unsigned *celsius);
   int (*reasons)(void *device, unsigned long long *bits);
   int (*memory)(void *device, nvml_memory *memory);
-  int (*processes)(void *device, unsigned *count, nvml_process *list); /* may
-                                                              be absent */
+  int (*processes)(void *device, unsigned *count, nvml_process *list);
 } nvml_functions;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static nvml_functions nvml;
 static char absence[256];
 
-static bool load_function(void *library, const char *name, void *function) {
-  *(void **)function = dlsym(library, name);
-  if (*(void **)function != NULL) return true;
-  snprintf(absence, sizeof absence, "libnvidia-ml.so.1 has no %s", name);
-  return false;
+static void find_function(void *library, const char *name, void *function) {
+  if (*(void **)function == NULL) *(void **)function = dlsym(library, name);
+}
+
+static void need_function(void *library, const char *name, void *function) {
+  find_function(library, name, function);
+  if (*(void **)function == NULL)
+    snprintf(absence, sizeof absence, "libnvidia-ml.so.1 has no %s", name);
 }
 
 static void load(void) {
@@ -60,19 +63,20 @@ static void load(void) {
     snprintf(absence, sizeof absence, "libnvidia-ml.so.1 is not here");
     return;
   }
-  bool all =
-      load_function(library, "nvmlInit_v2", &nvml.start) &&
-      load_function(library, "nvmlDeviceGetHandleByPciBusId_v2",
-                    &nvml.find) &&
-      load_function(library, "nvmlDeviceGetUtilizationRates", &nvml.rates) &&
-      load_function(library, "nvmlDeviceGetPowerUsage", &nvml.power) &&
-      load_function(library, "nvmlDeviceGetTemperature", &nvml.heat) &&
-      load_function(library, "nvmlDeviceGetCurrentClocksThrottleReasons",
-                    &nvml.reasons) &&
-      load_function(library, "nvmlDeviceGetMemoryInfo", &nvml.memory);
-  *(void **)(void *)&nvml.processes =
-      dlsym(library, "nvmlDeviceGetComputeRunningProcesses_v3");
-  if (all && nvml.start() != 0)
+  need_function(library, "nvmlInit_v2", &nvml.start);
+  need_function(library, "nvmlDeviceGetHandleByPciBusId_v2", &nvml.find);
+  find_function(library, "nvmlDeviceGetUtilizationRates", &nvml.rates);
+  find_function(library, "nvmlDeviceGetPowerUsage", &nvml.power);
+  find_function(library, "nvmlDeviceGetTemperature", &nvml.heat);
+  /* The same bits under the name of CUDA 12, and the one before. */
+  find_function(library, "nvmlDeviceGetCurrentClocksEventReasons",
+                &nvml.reasons);
+  find_function(library, "nvmlDeviceGetCurrentClocksThrottleReasons",
+                &nvml.reasons);
+  find_function(library, "nvmlDeviceGetMemoryInfo", &nvml.memory);
+  find_function(library, "nvmlDeviceGetComputeRunningProcesses_v3",
+                &nvml.processes);
+  if (*absence == 0 && nvml.start() != 0)
     snprintf(absence, sizeof absence, "NVML does not start");
 }
 
@@ -91,7 +95,7 @@ static double own_memory(void *device) {
 static void ask_memory(void *device, lh_nvml_use *use) {
   nvml_memory memory;
   use->total = use->used = -1;
-  if (nvml.memory(device, &memory) == 0) {
+  if (nvml.memory && nvml.memory(device, &memory) == 0) {
     use->total = (double)memory.total;
     use->used = (double)memory.used;
   }
@@ -101,7 +105,7 @@ static void ask_memory(void *device, lh_nvml_use *use) {
 static void ask_reasons(void *device, lh_nvml_use *use) {
   unsigned long long bits;
   size_t at = 0;
-  if (nvml.reasons(device, &bits) != 0) return;
+  if (nvml.reasons == NULL || nvml.reasons(device, &bits) != 0) return;
   use->power_capped = (bits & NVML_POWER_CAP) != 0;
   for (size_t i = 0; i < sizeof slowdowns / sizeof *slowdowns; i++) {
     if ((bits & slowdowns[i].bit) == 0) continue;
@@ -116,12 +120,13 @@ static void ask(void *device, lh_nvml_use *use) {
   unsigned value;
   *use = (lh_nvml_use){.compute = -1, .memory = -1, .watts = -1,
                        .celsius = -1};
-  if (nvml.rates(device, &rates) == 0) {
+  if (nvml.rates && nvml.rates(device, &rates) == 0) {
     use->compute = rates.compute;
     use->memory = rates.memory;
   }
-  if (nvml.power(device, &value) == 0) use->watts = value / 1000.0;
-  if (nvml.heat(device, 0, &value) == 0) use->celsius = value;
+  if (nvml.power && nvml.power(device, &value) == 0)
+    use->watts = value / 1000.0;
+  if (nvml.heat && nvml.heat(device, 0, &value) == 0) use->celsius = value;
   ask_reasons(device, use);
   ask_memory(device, use);
 }

@@ -20,23 +20,30 @@ static const char library[] =
     "  return text ? strtoull(text, 0, 0) : 0;\n"
     "}\n"
     "int nvmlInit_v2(void) { return (int)given(\"FAKE_INIT\"); }\n"
+    "#ifndef NO_FIND\n"
     "int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **d) {\n"
     "  *d = (void *)1;\n"
     "  return strcmp(bus, \"0000:0a:00.0\") != 0;\n"
     "}\n"
+    "#endif\n"
     "int nvmlDeviceGetUtilizationRates(void *d, unsigned *r) {\n"
     "  r[0] = (unsigned)given(\"FAKE_BUSY\"), r[1] = 41;\n"
     "  return d == 0;\n"
     "}\n"
+    "#ifndef NO_POWER\n"
     "int nvmlDeviceGetPowerUsage(void *d, unsigned *w) {\n"
     "  *w = 612500;\n"
     "  return d == 0;\n"
     "}\n"
+    "#endif\n"
     "int nvmlDeviceGetTemperature(void *d, int sensor, unsigned *c) {\n"
     "  *c = 71;\n"
     "  return d == 0 || sensor != 0 || given(\"FAKE_COLD\");\n"
     "}\n"
-    "int nvmlDeviceGetCurrentClocksThrottleReasons(void *d, u64 *bits) {\n"
+    "#ifndef REASONS\n"
+    "#define REASONS nvmlDeviceGetCurrentClocksThrottleReasons\n"
+    "#endif\n"
+    "int REASONS(void *d, u64 *bits) {\n"
     "  *bits = given(\"FAKE_REASONS\");\n"
     "  return d == 0;\n"
     "}\n"
@@ -114,13 +121,48 @@ static void test_unknown(void) {
   CHECK(lh_nvml_read(bus, false, &use, why, sizeof why), "%s", why);
 }
 
-/* In a process of its own: an older library without a function. */
-static void test_older(void) {
+/* Each in a process of its own, with a library of its own. */
+
+/* A missing function loses what it reads, and nothing else; reasons have an
+ * older and a newer name. */
+static void test_parts_missing(void) {
+  lh_nvml_use use;
+  char why[256] = "";
+  setenv("FAKE_BUSY", "83", 1);
+  setenv("FAKE_COLD", "0", 1);
+  setenv("FAKE_REASONS", "0x20", 1);
+  CHECK(lh_nvml_read(bus, true, &use, why, sizeof why), "%s", why);
+  CHECK(use.compute == 83 && use.celsius == 71, "%g %%, %g C", use.compute,
+        use.celsius);
+  CHECK(use.throttled && strcmp(use.reasons, "heat") == 0, "%s", use.reasons);
+  CHECK(use.watts < 0 && use.total < 0 && use.used < 0 && use.process < 0,
+        "%g W, %g of %g, %g", use.watts, use.used, use.total, use.process);
+}
+
+static void test_reasons_unknown(void) {
+  lh_nvml_use use;
+  char why[256] = "";
+  CHECK(lh_nvml_read(bus, true, &use, why, sizeof why), "%s", why);
+  CHECK(!use.throttled && !use.power_capped && use.reasons[0] == 0, "%s",
+        use.reasons);
+  CHECK(use.watts == 612.5, "%g W", use.watts);
+}
+
+/* Without the function that finds a device there is nothing to ask. */
+static void test_no_way_in(void) {
   lh_nvml_use use;
   char why[256] = "";
   CHECK(!lh_nvml_read(bus, true, &use, why, sizeof why), "it is there");
-  CHECK(strcmp(why, "libnvidia-ml.so.1 has no nvmlDeviceGetMemoryInfo") == 0,
-        "%s", why);
+  CHECK(strcmp(why, "libnvidia-ml.so.1 has no "
+                    "nvmlDeviceGetHandleByPciBusId_v2") == 0, "%s", why);
+}
+
+static void test_not_started(void) {
+  lh_nvml_use use;
+  char why[256] = "";
+  setenv("FAKE_INIT", "9", 1);
+  CHECK(!lh_nvml_read(bus, true, &use, why, sizeof why), "it started");
+  CHECK(strcmp(why, "NVML does not start") == 0, "%s", why);
 }
 
 /* Compile the library into `folder` and start this program again with it. */
@@ -141,21 +183,42 @@ static void start_again(const char *folder, const char *options,
   abort();
 }
 
-int main(void) {
-  const char *mode = getenv("TEST_NVML"), *room = getenv("TMPDIR");
-  char folder[256];
-  snprintf(folder, sizeof folder, "%s", room ? room : "/tmp");
-  if (mode == NULL) start_again(folder, "", "whole");
-  if (strcmp(mode, "older") == 0) {
-    RUN(test_older);
-    return check_done();
-  }
+static void run_whole(void) {
   RUN(test_readings);
   RUN(test_reasons);
   RUN(test_age);
   RUN(test_unknown);
-  int status = check_done();
-  fflush(stdout);
-  if (status == 0) start_again(folder, "-DNO_MEMORY", "older");
+}
+
+static void run_parts(void) { RUN(test_parts_missing); }
+static void run_unknown(void) { RUN(test_reasons_unknown); }
+static void run_closed(void) { RUN(test_no_way_in); }
+static void run_stopped(void) { RUN(test_not_started); }
+
+/* A library, how it is compiled, and what is asked of it; in this order. */
+static const struct { const char *mode, *options; void (*run)(void); }
+    libraries[] = {
+        {"whole", "", run_whole},
+        {"parts", "-DNO_POWER -DNO_MEMORY "
+                  "-DREASONS=nvmlDeviceGetCurrentClocksEventReasons",
+         run_parts},
+        {"unknown", "-DREASONS=other", run_unknown},
+        {"closed", "-DNO_FIND", run_closed},
+        {"stopped", "", run_stopped}};
+enum { LIBRARIES = sizeof libraries / sizeof *libraries };
+
+int main(void) {
+  const char *mode = getenv("TEST_NVML"), *room = getenv("TMPDIR");
+  char folder[256];
+  int status = 0, next = 0;
+  snprintf(folder, sizeof folder, "%s", room ? room : "/tmp");
+  for (int i = 0; mode && i < LIBRARIES; i++) {
+    if (strcmp(mode, libraries[i].mode) != 0) continue;
+    libraries[i].run();
+    status = check_done();
+    next = i + 1;
+  }
+  if (status == 0 && next < LIBRARIES)
+    start_again(folder, libraries[next].options, libraries[next].mode);
   return status;
 }
