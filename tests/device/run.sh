@@ -62,7 +62,7 @@ export -f sanitize_one
 
 sanitize() { # TOOL: all tests, eight at a time
   local start=$SECONDS
-  for t in test_backends test_backends_model; do
+  for t in test_backends test_backends_model test_backends_e4m3; do
     BACK_ONLY=list "build/release/tests/$t" | grep -v coverage |
       xargs -P 8 -I{} bash -c "sanitize_one $1 $t {}"
   done >"$logs/$1.log" 2>&1
