@@ -210,10 +210,32 @@ static void test_attention(void) {
   a.width = 32;
   a.seq = 130;
   check_attention(a);
-  a.seq = 200; /* draws by eight keys: tensor cores */
-  for (a.width = 32; a.width <= 128; a.width *= 2) check_attention(a);
-  a.width = 40;
-  a.kv_heads = 4;
+}
+
+/* Sequences of whole draws, eight keys each: tensor cores, which pad widths to
+ * the next of 32, 64 and 128. */
+static void test_attention_widths(void) {
+  static const int64_t widths[] = {32, 40, 64, 80, 96, 128};
+  NEED_DEVICE();
+  lk_attr a = {.batch = 2, .seq = 200, .heads = 4, .kv_heads = 2,
+               .scale = 0.125, .stream = 11};
+  for (size_t i = 0; i < sizeof widths / sizeof *widths; i++) {
+    a.width = widths[i];
+    for (int dropped = 0; dropped < 2; dropped++) {
+      a.p = 0.1 * dropped;
+      check_attention(a);
+      back_free();
+    }
+  }
+}
+
+/* Small enough for a sanitizer. */
+static void test_attention_small(void) {
+  NEED_DEVICE();
+  lk_attr a = {.batch = 1, .seq = 72, .heads = 2, .kv_heads = 1, .width = 64,
+               .scale = 0.125, .stream = 11};
+  check_attention(a);
+  a.p = 0.1;
   check_attention(a);
 }
 
@@ -297,6 +319,8 @@ int main(void) {
   BACK_RUN(test_silu);
   BACK_RUN(test_rope);
   BACK_RUN(test_attention);
+  BACK_RUN(test_attention_widths);
+  BACK_RUN(test_attention_small);
   BACK_RUN(test_attention_cached);
   BACK_RUN(test_head);
   BACK_RUN(test_head_large);
