@@ -1,7 +1,7 @@
 /* Whole programs on CUDA against the CPU: training in f32, bf16 and f16, with
  * quantized weights, accumulation and every recompute mode; the same bits in
- * every run, recorded or call by call; memory as planned. Skipped where there
- * is no device. */
+ * every run, recorded, call by call or with ranges; memory as planned. Skipped
+ * where there is no device. */
 #include "backends.h"
 
 #include "../../kernels/graph/program.h"
@@ -337,6 +337,28 @@ static void test_recording(void) {
   lk_program_free(p);
 }
 
+/* Asked for ranges, a context goes call by call, to the same bits. */
+static void test_ranges(void) {
+  NEED_DEVICE();
+  lk_program_options o = program_options(LK_BF16);
+  program_run plain = run_of(back_cuda, o);
+  lk_context *watched = NULL;
+  setenv("LLMHOST_NVTX", "1", 1);
+  must(back_cuda, lk_context_open(back_cuda->backend, 0, &watched,
+                                  &back_cuda->error));
+  unsetenv("LLMHOST_NVTX");
+  CHECK(watched->tracer.before != NULL && watched->tracer.after != NULL,
+        "no ranges");
+  lk_program *p = program_open(watched, o);
+  program_run ranged = program_train(watched, p);
+  check_same("with ranges", &plain, &ranged);
+  for (int s = 0; s < LK_SECTION_COUNT; s++)
+    CHECK(lk_program_machine(p)->code[0].recording[s].made == NULL,
+          "section %d was recorded", s);
+  lk_program_free(p);
+  lk_context_close(watched);
+}
+
 /* The accountant saw what was planned; a budget below that fails and leaves
  * nothing behind. */
 static void test_memory(void) {
@@ -385,6 +407,7 @@ int main(void) {
   BACK_RUN(test_e4m3);
   BACK_RUN(test_recompute);
   BACK_RUN(test_recording);
+  BACK_RUN(test_ranges);
   BACK_RUN(test_memory);
   lk_context_close(back_cuda);
   lk_context_close(back_cpu);
