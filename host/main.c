@@ -10,6 +10,7 @@
 
 #include "arguments.h"
 #include "bind/bind.h"
+#include "bind/plugin.h"
 #include "repl.h"
 #include "state.h"
 #include "sys/exit.h"
@@ -33,7 +34,10 @@ static void print_versions(lua_State *L) {
   int status = luaL_loadstring(L, backends_code);
   if (status == LUA_OK) status = lua_pcall(L, 0, 1, 0);
   const char *text = lua_tostring(L, -1);
-  printf("devices: %s\n", text ? text : "unknown");
+  const char *why = lh_plugin_absence(); /* gpu has looked for it */
+  printf("devices: %s", text ? text : "unknown");
+  if (why) printf(" (no CUDA: %s)", why);
+  putchar('\n');
   lua_settop(L, 0);
 }
 

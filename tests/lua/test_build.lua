@@ -262,6 +262,21 @@ check.case("the installed program finds its chart module", function()
   check.truthy(text:find("/lib/llmhost/chart.so\ttable", 1, true), text)
 end)
 
+check.case("the installed program finds the CUDA plugin", function()
+  local plugin = root .. "/opt/llm/lib/llmhost/llmhost_cuda.so"
+  if not exists(plugin) then check.skip "built without CUDA" end
+  local code = [['local facts, why = require("gpu").cuda()
+    print(facts and #facts.architectures > 0, why)']]
+  local text, status = run("cd / && env -u LUA_PATH " .. installed .. " -e "
+    .. code)
+  check.equal(status, 0, text)
+  check.equal(text, "true\tnil\n")
+  run("mv " .. plugin .. " " .. plugin .. ".away")
+  text = run("cd / && " .. installed .. " -e " .. code)
+  run("mv " .. plugin .. ".away " .. plugin)
+  check.equal(text, "nil\tthis build has no CUDA plugin\n")
+end)
+
 check.case("make uninstall leaves nothing", function()
   local text, code = make("uninstall PREFIX=/opt/llm DESTDIR=" .. root)
   check.equal(code, 0, text)

@@ -135,6 +135,18 @@ check.case("--help and -v", function()
   check.truthy(out:find("BLAS: ", 1, true) and out:find("devices: ", 1, true))
 end)
 
+check.case("-v says why there is no CUDA, or names its devices", function()
+  local line = run { "-v" }:match "\ndevices: ([^\n]*)"
+  local driver = host.file.exists "/dev/nvidiactl"
+    or host.file.exists "/dev/dxg"
+  if not driver then
+    check.equal(line, "cpu (no CUDA: no NVIDIA device)")
+  else
+    check.truthy(line:find "^cpu cuda:0" or line:find "^cpu %(no CUDA: .+%)$",
+      line)
+  end
+end)
+
 check.case("errors name the script's line, with a traceback", function()
   local path = file("raise.lua", "local x = nil\n\nprint(x.y)\n")
   local out, err, code = run { path }
