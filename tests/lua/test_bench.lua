@@ -106,6 +106,28 @@ check.case("without PyTorch ours alone, and which python was asked", function()
   check.truthy(out:find("LLMHOST_PYTHON names the python", 1, true), out)
 end)
 
+-- The peer itself, held against the files that an independent model wrote.
+local function python(...)
+  local spec = { os.getenv "LLMHOST_PYTHON" or "python3", ... }
+  spec.stdin, spec.stdout, spec.stderr = "null", "pipe", "pipe"
+  return micro.finish(assert(host.process.spawn(spec)), nil, 120)
+end
+
+check.case("the peer's loss, gradients and 20 steps are the references'",
+  function()
+    local found, asked = pcall(python, "-c", "import torch, safetensors")
+    if not found or asked.exit ~= 0 then check.skip "PyTorch is not here" end
+    for _, name in ipairs { "gqa", "optimizer" } do
+      local status, out, err = python("tests/torch_twin.py", "--json",
+        "--reference", "tests/reference/" .. name .. ".safetensors")
+      check.equal(status.exit, 0, out .. err)
+      local r = assert(host.json.decode(out), out)
+      check.equal(r.ok, true)
+      local worst = r.gradient_relative or r.final_relative
+      check.truthy(worst > 0 and worst < 1e-5, name .. ": " .. out)
+    end
+  end)
+
 check.case("what it refuses", function()
   local function refused(word, text)
     local status, _, err = run(peer, word)
