@@ -33,6 +33,15 @@ lk_status cuda_shared(lk_context *context, const lk_call *call,
                     "shared memory");
 }
 
+lk_status cuda_needs(lk_context *context, const char *what, int capability) {
+  int has = cuda_of(context)->capability;
+  if (has >= capability) return LK_OK;
+  return lk_fail(&context->error, LK_UNSUPPORTED,
+                 "%s needs compute capability %d.%d, cuda:%d has %d.%d", what,
+                 capability / 10, capability % 10, cuda_of(context)->device,
+                 has / 10, has % 10);
+}
+
 /* --- devices ------------------------------------------------------------ */
 
 static int device_count(void) {

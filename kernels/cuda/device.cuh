@@ -83,6 +83,10 @@ static inline lk_status cuda_launched(lk_context *context,
 CUDA_HIDDEN lk_status cuda_shared(lk_context *context, const lk_call *call,
                                   const void *kernel, int64_t bytes);
 
+/* LK_UNSUPPORTED, in words, on a device below `capability` (89 is 8.9). */
+CUDA_HIDDEN lk_status cuda_needs(lk_context *context, const char *what,
+                                 int capability);
+
 #define OP(name, results, inputs, attributes, gradient)               \
   CUDA_HIDDEN lk_status cuda_##name(lk_context *context,              \
                                     const lk_call *call);

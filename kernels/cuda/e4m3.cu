@@ -206,6 +206,7 @@ lk_status cuda_e4m3_from_nf4(lk_context *context, const lk_call *call) {
 
 lk_status cuda_e4m3_matmul(lk_context *context, const lk_call *call) {
   const lk_tensor *a = &call->in[0], *b = &call->in[2], *y = &call->out[0];
+  LK_TRY(cuda_needs(context, "precision fp8 (e4m3_matmul)", 89));
   gemm g = gemm_dense(LK_E4M3, y->dtype, false, true, a->shape.dim[0],
                       b->shape.dim[0], a->shape.dim[1], 1);
   g.a = a->data;

@@ -110,12 +110,7 @@ static void tile_scales(lk_context *context, const lk_call *call, int i,
 lk_status cuda_nvfp4_matmul(lk_context *context, const lk_call *call) {
   const lk_tensor *a = &call->in[0], *b = &call->in[3], *y = &call->out[0];
   int64_t m = a->shape.dim[0], n = b->shape.dim[0], k = a->shape.dim[1];
-  int capability = cuda_of(context)->capability;
-  if (capability < 100)
-    return lk_fail(&context->error, LK_UNSUPPORTED, "nvfp4_matmul: needs "
-                   "compute capability 10.0, cuda:%d has %d.%d",
-                   cuda_of(context)->device, capability / 10,
-                   capability % 10);
+  LK_TRY(cuda_needs(context, "nvfp4_matmul", 100));
   uint8_t *scales_a = (uint8_t *)call->scratch;
   uint8_t *scales_b = scales_a + lk_nvfp4_scale_bytes(m, k / 16);
   float *factors = (float *)(scales_b + lk_nvfp4_scale_bytes(n, k / 16));

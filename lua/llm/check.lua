@@ -66,6 +66,13 @@ local function machine()
     m.cores, m.isa, m.os, m.wsl and ", WSL" or ""))
 end
 
+local function asks_fp8(sweep)
+  for _, e in ipairs(sweep.experiments) do
+    if e.train.precision == "fp8" then return true end
+  end
+  return false
+end
+
 -- Findings about CUDA; `always`: also where there is no driver.
 local function cuda(sweep, always)
   local facts = parts.probe(always)
@@ -73,6 +80,7 @@ local function cuda(sweep, always)
   facts.wanted = device.backend() == "cuda"
   facts.names = device.slots()
   facts.budget = sweep.config.values["memory.budget"]
+  facts.fp8 = asks_fp8(sweep)
   return cudacheck.findings(facts)
 end
 

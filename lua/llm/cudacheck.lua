@@ -64,6 +64,21 @@ function cudacheck.code(architectures, capability)
   return #architectures > 1 and newer and "PTX" or nil
 end
 
+-- Whether a compute capability has products of e4m3, which precision fp8 is.
+function cudacheck.fp8(capability)
+  local major, minor = parts_of(capability)
+  return major > 8 or major == 8 and minor >= 9
+end
+
+local function fp8(f, d)
+  if not f.fp8 or not d.capability or cudacheck.fp8(d.capability) then
+    return nil
+  end
+  return finding("fail", "fp8", ("train.precision = fp8, but %s has compute "
+    .. "capability %s: such products begin with 8.9"):format(d.name,
+    d.capability), "train.precision=bf16")
+end
+
 local function device(d, architectures, chosen, target)
   local name = chosen[d.name] and "device" or "other"
   if d.error then
@@ -127,7 +142,8 @@ end
 
 -- facts: cuda or why, devices, name, peaks, use, problem (of the probe); wsl,
 -- names (of --devices, or the one of --device), wanted (a GPU), budget
--- (memory.budget as written), target (a card's name). Gives a list of findings.
+-- (memory.budget as written), fp8 (an experiment asks for it), target (a card's
+-- name). Gives a list of findings.
 function cudacheck.findings(f)
   if not f.cuda then
     return { finding(f.wanted and "fail" or "info", "CUDA",
@@ -141,6 +157,7 @@ function cudacheck.findings(f)
     if d.backend ~= "cpu" then
       add(device(d, f.cuda.architectures, chosen, f.target))
       add(chosen[d.name] and budget(f, d))
+      add(chosen[d.name] and fp8(f, d))
     end
   end
   add(f.problem and finding("fail", "device", f.problem, REBUILD))

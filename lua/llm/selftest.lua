@@ -4,6 +4,7 @@
 -- too, and every loss must be the CPU's. Prints one line; exit code 1 when
 -- something is wrong.
 local cases = require "llm.selfcases"
+local cudacheck = require "llm.cudacheck"
 local gpu = require "gpu"
 local nn = gpu.nn
 
@@ -150,6 +151,10 @@ local function models()
   learns("gated", llama(), { batch = 2, seq = T, optimizer = sgd() }, GROWN)
   learns("functions", functions(), { batch = 2, seq = T, accumulate = 2,
     optimizer = muon() }, GROWN)
+end
+
+-- Models in fp8.
+local function coded()
   learns("fp8", original(), { batch = 2, seq = T, optimizer = muon(),
     precision = "fp8" }, CODES)
   learns("nf4r, fp8", original(), { batch = 2, seq = T, optimizer = muon(),
@@ -167,10 +172,21 @@ local function mixed()
     precision = "tf32" }, GROWN)
 end
 
+-- Whether the device in turn has fp8: a CPU computes it by hand.
+local function has_fp8()
+  for _, d in ipairs(gpu.devices()) do
+    if d.name == where and d.backend ~= "cpu" then
+      return cudacheck.fp8(d.capability)
+    end
+  end
+  return true
+end
+
 for _, name in ipairs(here == "cpu" and { "cpu" } or { "cpu", here }) do
   where = gpu.device(name)
   cases.all(case)
   models()
+  if has_fp8() then coded() end
   if name ~= "cpu" then mixed() end
 end
 if #failed > 0 then

@@ -56,6 +56,13 @@ static inline bool back_open(void) {
     if (!back_open()) SKIP(lh_plugin_absence()); \
   } while (0)
 
+/* Whether the device has at least this compute capability. */
+static inline bool back_capable(double capability) {
+  lk_device_info info = {0};
+  back_cuda->backend->device_info(0, &info, &back_cuda->error);
+  return atof(info.capability) >= capability;
+}
+
 /* --- cases ---------------------------------------------------------------- */
 
 /* Bits of `half_in`, `half_out` say which tensors have the type under test;

@@ -94,6 +94,25 @@ check.case("a device without code, with the command that rebuilds", function()
   check.truthy(x.text:find("compiles for newer ones when it starts", 1, true))
 end)
 
+check.case("fp8 wants a device that has it, where it is asked for", function()
+  for capability, has in pairs { ["8.0"] = false, ["8.6"] = false,
+    ["8.9"] = true, ["9.0"] = true, ["12.0"] = true } do
+    check.equal(cudacheck.fp8(capability), has, capability)
+  end
+  local f = cuda { architectures = { "8.0" } }
+  f.devices[2].capability = "8.6"
+  check.equal(said(f).fp8, nil)
+  f.fp8 = true
+  local x = said(f).fp8
+  check.equal(x.level, "fail")
+  check.equal(x.text, "train.precision = fp8, but cuda:0 has compute "
+    .. "capability 8.6: such products begin with 8.9")
+  check.equal(x.fix, "train.precision=bf16")
+  f.names = { "cuda:1" } -- another is chosen
+  check.equal(said(f).fp8, nil)
+  check.equal(said(facts { fp8 = true }).fp8, nil)
+end)
+
 check.case("every device of --devices counts, and must be there", function()
   local f = facts { names = { "cuda:0", "cuda:1" }, budget = "100GB" }
   f.devices[3] = { name = "cuda:1", backend = "cuda", model = "NVIDIA T4",
