@@ -252,7 +252,64 @@ static void test_attention_kept(void) {
   }
 }
 
+/* --- how CUDA's backward divides its scratch ----------------------------- */
+
+/* Sizes of the parts in their order, counted in another way: tile by tile. */
+static void layout_sizes(const lk_attr *a, lk_dtype dtype, int64_t size[4]) {
+  int64_t padded = a->width <= 32 ? 32 : a->width <= 64 ? 64 : 128;
+  int64_t rows = padded == 128 ? 32 : 64, keys = padded == 128 ? 64 : 128;
+  int64_t shared = 0, gathered = 0;
+  bool tiled = lk_attention_tiled(a, dtype);
+  /* queries behind the first tile of keys see several */
+  for (int64_t first = keys; tiled && first < a->seq; first += rows)
+    shared += a->batch * a->heads;
+  for (int64_t first = 0; tiled && first < a->seq; first += keys)
+    gathered += a->heads > a->kv_heads ? a->batch * a->kv_heads : 0;
+  size[0] = shared * rows * padded * 4;
+  size[1] = gathered * keys * padded * 8;
+  size[2] = (shared + gathered) * 4;
+  size[3] = a->batch * a->heads * a->seq * 8;
+}
+
+/* Each part is large enough, begins on 16 bytes, behind the one before it with
+ * less than 16 unused, and the last ends the scratch. */
+static void check_layout(const lk_attr *a, lk_dtype dtype) {
+  lk_attention_layout l = lk_attention_layout_of(a, dtype);
+  int64_t at[5] = {l.dq, l.dkv, l.turns, l.stats, l.bytes}, size[4];
+  layout_sizes(a, dtype, size);
+  CHECK(at[0] == 0, "dq begins at %lld", (long long)at[0]);
+  for (int i = 0; i < 4; i++) {
+    int64_t unused = at[i + 1] - at[i] - size[i];
+    CHECK(at[i] % 16 == 0, "part %d at %lld", i, (long long)at[i]);
+    CHECK(unused >= 0 && unused < 16 && (i < 3 || unused == 0), "B %lld T "
+          "%lld H %lld/%lld D %lld, part %d: %lld bytes unused",
+          (long long)a->batch, (long long)a->seq, (long long)a->heads,
+          (long long)a->kv_heads, (long long)a->width, i, (long long)unused);
+  }
+}
+
+static void test_layout(void) {
+  static const int64_t widths[] = {8, 32, 36, 40, 64, 80, 96, 128};
+  static const int64_t lengths[] = {1, 31, 64, 65, 127, 128, 129, 200, 1000};
+  static const int64_t shared[] = {1, 2, 6}; /* kv heads of six */
+  lk_attr a = {.heads = 6, .scale = 0.125};
+  for (size_t w = 0; w < sizeof widths / sizeof *widths; w++) {
+    for (size_t t = 0; t < sizeof lengths / sizeof *lengths; t++) {
+      for (int64_t i = 0; i < 18; i++) {
+        a.width = widths[w];
+        a.seq = lengths[t];
+        a.kv_heads = shared[i % 3];
+        a.batch = 1 + i / 3 % 3;
+        a.p = i < 9 ? 0 : 0.1;
+        check_layout(&a, LK_BF16);
+        check_layout(&a, LK_F32);
+      }
+    }
+  }
+}
+
 int main(void) {
+  RUN(test_layout);
   OPS_RUN(test_attention_kept);
   OPS_RUN(test_attention_small);
   OPS_RUN(test_attention_blocks);
