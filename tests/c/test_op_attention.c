@@ -1,5 +1,6 @@
 /* attention and its gradient against double-precision loops over the whole
- * score matrix, and those against finite differences. */
+ * score matrix, and those against finite differences; how CUDA's backward
+ * divides its scratch. */
 #include "../../kernels/core/attention.h"
 #include "ops.h"
 
