@@ -42,9 +42,12 @@ static lk_status check_batch(const lk_call *call, lk_error *error) {
 }
 
 /* Products are written as f32 or bf16, on other backends than the CPU also as
- * f16. */
+ * f16, and there from f16 not as bf16. */
 static lk_status check_product(const lk_profile *profile, const lk_call *call,
                                lk_error *error) {
+  if (call->in[0].dtype == LK_F16 && call->out[0].dtype == LK_BF16)
+    return lk_fail(error, LK_DTYPE, "matmul: of f16 no product is bf16, needs "
+                   "f16 or f32");
   bool half = call->out[0].dtype == LK_F16 &&
               strcmp(profile->backend, "cpu") != 0;
   return half ? LK_OK : lk_result_gradient(call, 0, error);

@@ -215,7 +215,8 @@ static double state_per_weight(const lk_program *p) {
     if (!lk_is_quantizable(w, p->o.quantize_from)) continue;
     double n = (double)lk_shape_count(w->shape);
     weights += n;
-    lk_dtype d = lk_parameter_gradient_dtype(w, p->o.accumulate);
+    lk_dtype d = lk_parameter_gradient_dtype(w, p->o.weights.compute,
+                                             p->o.accumulate);
     if (!p->fused) bytes += n * lk_dtype_bits(d) / 8;
   }
   return weights > 0 ? bytes / weights : 0;

@@ -35,7 +35,7 @@ lk_value lk_saved(lk_reverse *r, lk_value v) {
 /* A parameter's gradient gathers in f32, or as its weight format says. */
 static lk_value new_parameter_gradient(lk_graph *g, int parameter) {
   const lk_parameter *p = lk_store_parameter(g->store, parameter);
-  lk_dtype dtype = lk_parameter_gradient_dtype(p, g->accumulate);
+  lk_dtype dtype = lk_parameter_gradient_dtype(p, g->compute, g->accumulate);
   char name[sizeof((lk_value_info *)0)->name];
   lk_clip_text(name, sizeof name, "d ", p->name);
   return lk_value_new(g, dtype, p->shape, LK_GRADIENTS, name);

@@ -126,9 +126,10 @@ lk_rows lk_weight_rows(lk_graph *graph, int parameter, bool turned);
 /* Emit an update of the weights. */
 void lk_weight_update(lk_graph *graph, lk_parameter *parameter,
                       const lk_weight_options *options, lk_update update);
-/* The dtype in which a parameter's gradient gathers. */
+/* The dtype in which a parameter's gradient gathers; no library multiplies f16
+ * into bf16. */
 lk_dtype lk_parameter_gradient_dtype(const lk_parameter *parameter,
-                                     int64_t accumulate);
+                                     lk_dtype compute, int64_t accumulate);
 
 /* "<a><b>" into text, cut where it does not fit. */
 void lk_clip_text(char *text, size_t size, const char *a, const char *b);

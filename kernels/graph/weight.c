@@ -137,7 +137,8 @@ void lk_weight_update(lk_graph *g, lk_parameter *p, const lk_weight_options *o,
           attr);
 }
 
-lk_dtype lk_parameter_gradient_dtype(const lk_parameter *p,
+lk_dtype lk_parameter_gradient_dtype(const lk_parameter *p, lk_dtype compute,
                                      int64_t accumulate) {
-  return p->format->quantized && accumulate > 1 ? LK_BF16 : LK_F32;
+  bool short_sums = p->format->quantized && accumulate > 1;
+  return short_sums && compute != LK_F16 ? LK_BF16 : LK_F32;
 }

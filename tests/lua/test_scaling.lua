@@ -152,6 +152,10 @@ check.case("4-bit weights in f16 are not fused unless asked", function()
   check.truthy(p:memory().state_per_parameter
     > q:memory().state_per_parameter + 3.9, "gradients that wait are state")
   check.raises("fused updates need bf16 or f32", planned, "f16", true)
+  local sums <close> = planned("f16", nil, 2) -- in f32
+  local short <close> = planned("bf16", nil, 2)
+  check.truthy(sums:memory().state_per_parameter
+    > short:memory().state_per_parameter + 1.9)
 end)
 
 check.case("a program that does not scale says so", function()
