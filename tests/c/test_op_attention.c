@@ -268,7 +268,7 @@ static void layout_sizes(const lk_attr *a, lk_dtype dtype, int64_t size[4]) {
     gathered += a->heads > a->kv_heads ? a->batch * a->kv_heads : 0;
   size[0] = shared * rows * padded * 4;
   size[1] = gathered * keys * padded * 8;
-  size[2] = (shared + gathered) * 4;
+  size[2] = (shared + gathered + 1) * 4; /* turns, and tasks taken */
   size[3] = a->batch * a->heads * a->seq * 8;
 }
 
