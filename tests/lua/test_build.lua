@@ -96,7 +96,8 @@ end)
 local function architectures(words)
   if variant ~= "release" then check.skip "of the release build alone" end
   local build = scratch .. "/gpu"
-  local text = run(("PATH=%s:$PATH make --no-print-directory -n BUILD=%s "
+  local text = run(("unset MAKEFLAGS GPU_ARCH; " -- as the tests were called
+    .. "PATH=%s:$PATH make --no-print-directory -n BUILD=%s "
     .. "HAVE_CUDA=nvcc CUDA_KNOWN='75 80 86 90 120' %s "
     .. "%s/kernels/cuda/about.cu.o"):format(scratch, build, words, build))
   return table.concat(matches(text, "code=([%w_]+)"), " "), text
