@@ -41,13 +41,7 @@ template <typename T>
 __device__ __forceinline__ void forward_group_scores(uint32_t q, uint32_t k,
                                                      float s[8][4]) {
   group_begin();
-  group_product<T>::template shared<0, 0, 0>(s, group_operand(q),
-                                             group_operand(k));
-#pragma unroll
-  for (int d = 1; d < 4; d++)
-    group_product<T>::template shared<1, 0, 0>(s, group_operand(q + d * 32),
-                                               group_operand(k + d * 32));
-  group_commit();
+  group_outer<T>(q, k, s);
   group_wait<0>();
   group_result(s);
 }
@@ -58,13 +52,7 @@ __device__ __forceinline__ void forward_group_values(float o[8][4],
                                                      uint32_t v,
                                                      const uint32_t p[8][2]) {
   group_begin();
-#pragma unroll
-  for (int k = 0; k < 4; k++) {
-    const uint32_t a[4] = {p[2 * k][0], p[2 * k][1], p[2 * k + 1][0],
-                           p[2 * k + 1][1]};
-    group_product<T>::held(o, a, group_operand(v + k * 2048));
-  }
-  group_commit();
+  group_gather<T>(p, v, o);
   group_wait<0>();
   group_result(o);
 }

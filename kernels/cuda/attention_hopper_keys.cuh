@@ -9,33 +9,6 @@ namespace hopper {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* c (64 keys by 64 queries) = x yᵀ, asked for. */
-template <typename T>
-static __device__ __forceinline__ void keys_scores(uint32_t x, uint32_t y,
-                                                   float c[8][4]) {
-  group_product<T>::template shared<0, 0, 0>(c, group_operand(x),
-                                             group_operand(y));
-#pragma unroll
-  for (int d = 1; d < D / 16; d++)
-    group_product<T>::template shared<1, 0, 0>(c, group_operand(x + d * 32),
-                                               group_operand(y + d * 32));
-  group_commit();
-}
-
-/* sum += p y, asked for: p 64 keys by 64 queries, y 64 queries. */
-template <typename T>
-static __device__ __forceinline__ void keys_gather(const uint32_t p[8][2],
-                                                   uint32_t y,
-                                                   float sum[8][4]) {
-#pragma unroll
-  for (int k = 0; k < 4; k++) {
-    const uint32_t a[4] = {p[2 * k][0], p[2 * k][1], p[2 * k + 1][0],
-                           p[2 * k + 1][1]};
-    group_product<T>::held(sum, a, group_operand(y + k * 2048));
-  }
-  group_commit();
-}
-
 /* Scores become probabilities, 0 behind the diagonal where the tile is on
  * it; lse: of the lane's first two queries. */
 static __device__ __forceinline__ void keys_exp(const float *lse, float unit,
@@ -172,8 +145,8 @@ keys_tile(const memory &m, float unit, uint32_t k, int half, int n,
   float s[8][4], dp[8][4];
   uint32_t p[8][2], ds[8][2];
   group_begin();
-  keys_scores<T>(k, q, s);
-  keys_scores<T>(k + KEY_TILE, q + TILE, dp);
+  group_outer<T>(k, q, s);
+  group_outer<T>(k + KEY_TILE, q + TILE, dp);
   group_wait<1>();
   group_result(s);
   if (before && lane == 0) barrier_arrive(before);
@@ -182,10 +155,10 @@ keys_tile(const memory &m, float unit, uint32_t k, int half, int n,
   group_result(dp);
   keys_softmax<T, DROP>(lse + ROWS, kept, s, dp, p, ds);
   group_begin();
-  keys_gather<T>(p, q + TILE, dv);
+  group_gather<T>(p, q + TILE, dv);
   keys_put(m, half, n, ds);
   group_begin();
-  keys_gather<T>(ds, q, dk);
+  group_gather<T>(ds, q, dk);
 }
 
 template <typename T, bool DROP>

@@ -87,6 +87,35 @@ GROUP_PRODUCT(__nv_bfloat16, "bf16");
 GROUP_PRODUCT(__half, "f16");
 #undef GROUP_PRODUCT
 
+/* c [64, 64] = x yᵀ of two tiles of 64 rows as they lie, asked for: done after
+ * group_wait. */
+template <typename T>
+static __device__ __forceinline__ void group_outer(uint32_t x, uint32_t y,
+                                                   float c[8][4]) {
+  group_product<T>::template shared<0, 0, 0>(c, group_operand(x),
+                                             group_operand(y));
+#pragma unroll
+  for (int k = 1; k < 4; k++)
+    group_product<T>::template shared<1, 0, 0>(c, group_operand(x + k * 32),
+                                               group_operand(y + k * 32));
+  group_commit();
+}
+
+/* c [64, 64] += p y, asked for: p [64, 64] packed in pairs of its columns as
+ * accumulators hold it, y a tile of 64 rows. */
+template <typename T>
+static __device__ __forceinline__ void group_gather(const uint32_t p[8][2],
+                                                    uint32_t y,
+                                                    float c[8][4]) {
+#pragma unroll
+  for (int k = 0; k < 4; k++) {
+    const uint32_t a[4] = {p[2 * k][0], p[2 * k][1], p[2 * k + 1][0],
+                           p[2 * k + 1][1]};
+    group_product<T>::held(c, a, group_operand(y + k * 2048));
+  }
+  group_commit();
+}
+
 /* --- barriers ------------------------------------------------------------- */
 
 static __device__ __forceinline__ void barrier_open(uint32_t at,
