@@ -66,11 +66,24 @@ local function machine()
     m.cores, m.isa, m.os, m.wsl and ", WSL" or ""))
 end
 
-local function asks_fp8(sweep)
+local function asks(sweep, precision)
   for _, e in ipairs(sweep.experiments) do
-    if e.train.precision == "fp8" then return true end
+    if e.train.precision == precision then return true end
   end
   return false
+end
+
+-- What each run would fail with.
+local function precision(sweep)
+  for _, word in ipairs(device.backend() == "cpu"
+    and { "tf32", "bf16", "fp16" } or {}) do
+    if asks(sweep, word) then
+      return { finding("fail", "precision", ("train.precision = %s needs a "
+        .. "GPU; the cpu computes in f32"):format(word),
+        "train.precision=auto") }
+    end
+  end
+  return {}
 end
 
 -- Findings about CUDA; `always`: also where there is no driver.
@@ -80,7 +93,7 @@ local function cuda(sweep, always)
   facts.wanted = device.backend() == "cuda"
   facts.names = device.slots()
   facts.budget = sweep.config.values["memory.budget"]
-  facts.fp8 = asks_fp8(sweep)
+  facts.fp8 = asks(sweep, "fp8")
   return cudacheck.findings(facts)
 end
 
@@ -193,6 +206,7 @@ local function report_of(sweep, always)
   local profile = sweep.config.profile
   local list = append({ machine(), memory(profile),
     disk(profile, sweep.out) }, cuda(sweep, always))
+  append(list, precision(sweep))
   append(list, { source(sweep), tokenizer(sweep), selftest(), time(sweep) })
   local report = { findings = list, failed = false }
   for _, f in ipairs(list) do

@@ -20,12 +20,14 @@ local function distance(a, b)
   return last[#b]
 end
 
--- The nearest of the array `words` to `word`; nil when none is near enough to
--- be meant (a third of its length, at least two edits).
+-- The nearest of the array `words` to `word`, of several as near one with the
+-- same first letter; nil when none is near enough to be meant (a third of its
+-- length, at least two edits).
 return function(word, words)
   local best, least = nil, math.max(2, #word // 3) + 1
   for _, candidate in ipairs(words) do
     local d = distance(word, candidate)
+    if candidate:byte() ~= word:byte() then d = d + .5 end
     if d < least then best, least = candidate, d end
   end
   return best

@@ -97,6 +97,8 @@ check.case("wrong values name key, value and what is expected", function()
   check.raises('train.recompute = "lite": expected none | light | mlp | block',
     resolve, {}, { "recompute=lite" })
   check.raises("; did you mean 'light'?", resolve, {}, { "recompute=ligth" })
+  check.raises("; did you mean 'fp16'?", resolve, {},
+    { "train.precision=f16" })
   check.raises('train.batch = "x": expected an integer or "auto"', resolve,
     {}, { "train.batch=x" })
   check.raises("data.vocab = 3: out of range, 257 … 16777216", resolve, {},

@@ -1,5 +1,6 @@
 -- The scripts of experiments/, run as users run them.
 local check = require "check"
+local gpu = require "gpu"
 local host = require "host"
 local micro = require "micro"
 
@@ -32,6 +33,20 @@ check.case("check.lua: what is missing fails, with what mends it", function()
   check.truthy(out:find("-> data.source=PATH", 1, true), out)
   check.truthy(out:find("FAIL  tokenizer  no such file: none.json", 1, true))
 end)
+
+check.case("check.lua: a precision that needs a GPU fails before any run",
+  function()
+    if gpu.device() ~= "cpu" then check.skip "a GPU is here" end
+    for _, word in ipairs { "bf16", "fp16", "tf32" } do
+      local status, out = run("experiments/check.lua", "data.source=text",
+        "train.precision=" .. word)
+      check.equal(status.exit, 1)
+      check.truthy(out:find("train.precision = " .. word .. " needs a GPU; "
+        .. "the cpu computes in f32", 1, true), out)
+    end
+    check.equal(run("experiments/check.lua", "data.source=text",
+      "train.precision=fp8").exit, 0)
+  end)
 
 check.case("check.lua --json", function()
   local _, out = run("experiments/check.lua", "--json")
