@@ -53,9 +53,10 @@ local function functions()
   local e = nn.embedding { V, C, name = "embedding" }
   return nn.sequential {
     e, nn.residual { nn.linear { C, C, bias = true } },
-    nn.layer { name = "mixed", parameters = { ["w.weight"] = { C, C } },
+    nn.layer { name = "mixed", parameters = { ["w.weight"] = { C, C },
+      ["w.bias"] = { C } },
       forward = function(p, x)
-        local y = x:matmul(p["w.weight"])
+        local y = x:matmul(p["w.weight"]) + p["w.bias"]
         local half = C // 2
         local gate = y:slice(3, 1, half):sigmoid()
         return (gate * y:slice(3, half + 1)):cat(gate:tanh(), 3)
@@ -153,6 +154,45 @@ local function models()
     optimizer = muon() }, GROWN)
 end
 
+-- The levels of NF4 (Dettmers et al. 2023).
+local NF4 = { -1, -.6961928, -.52507305, -.3949175, -.28444138, -.18477343,
+  -.091050036, 0, .0795803, .1609302, .2461123, .33791524, .44070983,
+  .562617, .72295684, 1 }
+
+-- What blocks of 64 numbers are in 4 bits.
+local function in_four_bits(list)
+  local out = {}
+  for first = 1, #list, 64 do
+    local most = 0
+    for i = first, first + 63 do most = math.max(most, math.abs(list[i])) end
+    for i = first, first + 63 do
+      local best = NF4[1]
+      for _, level in ipairs(NF4) do
+        if math.abs(list[i] / most - level) < math.abs(list[i] / most - best)
+        then
+          best = level
+        end
+      end
+      out[i] = best * most
+    end
+  end
+  return out
+end
+
+-- A 4-bit weight takes given values.
+local function assigned()
+  local p <close> = gpu.compile(nn.sequential { nn.embedding { V, C,
+    name = "embedding" }, nn.linear { C, C, name = "square" },
+    nn.head { C, V, name = "head" } }, { batch = 2, seq = T,
+    precision = "f32", quantize = "nf4r" })
+  local name = "square.weight"
+  local values = p:parameter(name):reshape { C * C }:table()
+  for i = 1, #values do values[i] = (i * 37 % 101 - 50) / 50 + 1e-4 * i end
+  p:assign(name, gpu.tensor(values):reshape { C, C })
+  case("nf4r_encode", p:parameter(name):reshape { C * C }:table(),
+    in_four_bits(values))
+end
+
 -- Models in fp8.
 local function coded()
   learns("fp8", original(), { batch = 2, seq = T, optimizer = muon(),
@@ -186,6 +226,7 @@ for _, name in ipairs(here == "cpu" and { "cpu" } or { "cpu", here }) do
   where = gpu.device(name)
   cases.all(case)
   models()
+  assigned()
   if has_fp8() then coded() end
   if name ~= "cpu" then mixed() end
 end
