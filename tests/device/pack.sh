@@ -1,8 +1,9 @@
 #!/bin/bash
 # What a machine with a GPU but without our packages needs to run everything
 # here as it runs at home: the tree without its sources, the program, the
-# plugin for one architecture, the chart module, the backend tests, and the
-# libraries they load, in one archive that tests/device/run.sh unpacks.
+# plugin for one architecture, the chart module, the tests of backends and of
+# attention, and the libraries they load, in one archive that
+# tests/device/run.sh unpacks.
 #
 #   tests/device/pack.sh ARCHIVE [ARCH [TEXT]]
 #
@@ -32,6 +33,10 @@ git ls-files -co --exclude-standard lua experiments plots tests |
   grep -vE '\.(c|h)$' |
   tar -cf - -T - | tar -C "$room" -xf -
 cp Makefile README.md "$room"
+code=${arch/#90/90a}
+nvcc -std=c++17 -O3 -gencode "arch=compute_$code,code=sm_$code" \
+  -o "$out/tests/test_attention" tests/device/test_attention.cu \
+  kernels/cuda/attention_[fbp]*.cu
 # All libraries but the C library's own, which come with its loader, and CUDA's.
 for f in llmhost chart.so; do
   [ ! -e "build/release/$f" ] || ldd "build/release/$f"

@@ -10,6 +10,8 @@
 #     bench      experiments/bench.lua with $BENCH: ours beside PyTorch
 #     raw        tests/device/bench.lua with $BENCH: ours alone, one process
 #     products   products.cu: the library's products one by one, built here
+#     sustained  sustained.cu: its algorithms at the power limit, $WIDTHS
+#     attention  test_attention.cu: against double, then timed
 #     losses     loss.lua on the packed corpus: precisions beside each other
 #     counters   ncu on the kernels that $NCU (a regular expression) names
 #     sweep      experiments/sweep.lua with $SWEEP on the packed corpus
@@ -105,6 +107,19 @@ for part in "$@"; do
     nvcc -O2 -arch=native -o build/products tests/device/products.cu \
       -lcublasLt && part products 60 build/products
     cat "$logs/products.log"
+    ;;
+  sustained)
+    # shellcheck disable=SC2086
+    nvcc -O2 -o build/sustained tests/device/sustained.cu -lcublasLt -ldl &&
+      part sustained "${LIMIT:-120}" build/sustained 120 ${WIDTHS:-1024 1280}
+    cat "$logs/sustained.log"
+    ;;
+  attention)
+    part attention 90 build/release/tests/test_attention
+    grep -B1 FAILED "$logs/attention.log"
+    part attention_times 60 build/release/tests/test_attention bench
+    tail -n 1 "$logs/attention.log"
+    cat "$logs/attention_times.log"
     ;;
   losses)
     # shellcheck disable=SC2086
