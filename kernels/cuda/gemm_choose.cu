@@ -69,34 +69,21 @@ static int32_t parts_of(const cublasLtMatmulAlgo_t *algorithm) {
   return parts;
 }
 
-/* Split the sums of an algorithm into parts, added up afterwards. */
-static bool set_parts(cublasLtMatmulAlgo_t *algorithm, int32_t parts,
-                      cublasLtReductionScheme_t scheme) {
-  uint32_t how = scheme;
-  return cublasLtMatmulAlgoConfigSetAttribute(
-             algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts,
-             sizeof parts) == CUBLAS_STATUS_SUCCESS &&
-         cublasLtMatmulAlgoConfigSetAttribute(
-             algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &how,
-             sizeof how) == CUBLAS_STATUS_SUCCESS;
-}
-
-/* A copy of an algorithm with its sums in parts; these are kept in f32, in the
- * workspace or, where that is too small, in a result of f32, one part after
- * the other. False when the library has none. */
+/* A copy of an algorithm with its sums in parts, which the workspace holds in
+ * f32 until they are added up in order. False when the library has none, or the
+ * workspace is too small. */
 static bool split(lk_context *context, const gemm_entry *e,
                   const cublasLtMatmulAlgo_t *algorithm, int32_t parts,
                   cublasLtMatmulAlgo_t *copy) {
-  static const cublasLtReductionScheme_t schemes[] = {
-      CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE,
-      CUBLASLT_REDUCTION_SCHEME_INPLACE};
-  int usable = e->key.out == LK_F32 ? 2 : 1;
-  for (int i = 0; i < usable; i++) {
-    *copy = *algorithm;
-    if (set_parts(copy, parts, schemes[i]) && fits(context, e, copy))
-      return true;
-  }
-  return false;
+  uint32_t scheme = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+  *copy = *algorithm;
+  return cublasLtMatmulAlgoConfigSetAttribute(
+             copy, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &parts, sizeof parts) ==
+             CUBLAS_STATUS_SUCCESS &&
+         cublasLtMatmulAlgoConfigSetAttribute(
+             copy, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
+             sizeof scheme) == CUBLAS_STATUS_SUCCESS &&
+         fits(context, e, copy);
 }
 
 /* Put split copies of the first candidates behind the `count` there are; how
