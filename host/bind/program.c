@@ -229,6 +229,11 @@ static double median(double *values, int64_t n) {
   return n % 2 ? values[n / 2] : (values[n / 2 - 1] + values[n / 2]) / 2;
 }
 
+void lh_program_rehearse(lh_program *p) {
+  lk_program_spread(p->program, p->ids, p->targets);
+  lk_program_set_scaling(p->program, lk_scaling_first(false));
+}
+
 /* p:time{micro_steps = n}: warmed medians on ids 0, then back to step 0. Fused
  * updates are part of a micro-step. */
 static int program_time(lua_State *L) {
@@ -238,9 +243,7 @@ static int program_time(lua_State *L) {
     n = lh_check_integer(L, -1, "micro_steps", 1, 1 << 20);
   double *seconds = lua_newuserdatauv(L, (size_t)n * sizeof *seconds, 0);
   lk_step_result r;
-  lk_program_spread(p->program, p->ids, p->targets);
-  /* a skipped update would take no time */
-  lk_program_set_scaling(p->program, lk_scaling_first(false));
+  lh_program_rehearse(p);
   check(L, p, lk_program_begin(p->program, 0));
   for (int64_t i = -1; i < n; i++) {
     double start = now();

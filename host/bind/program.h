@@ -17,6 +17,10 @@ lh_program *lh_program_self(lua_State *L, int index);
 /* The same, with its memory allocated. */
 lh_program *lh_program_opened(lua_State *L, int index);
 
+/* Before steps that are run for their time and then reset: ids and targets
+ * spread, losses not scaled (a skipped update would take no time). */
+void lh_program_rehearse(lh_program *p);
+
 /* Methods that only ask: memory, flops, listing, … (question.c). */
 extern const lh_function lh_program_questions[];
 

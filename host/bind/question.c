@@ -195,9 +195,7 @@ static lk_status run_profiled(lh_program *p, int64_t steps) {
   const lk_program_options *o = lk_program_options_of(p->program);
   lk_machine *m = lk_program_machine(p->program);
   lk_step_result r;
-  lk_program_spread(p->program, p->ids, p->targets);
-  /* a skipped update would take no time */
-  lk_program_set_scaling(p->program, lk_scaling_first(false));
+  lh_program_rehearse(p);
   for (int64_t s = 0; s <= steps; s++) {  /* the first one warms up */
     m->profiling = s > 0;
     LK_TRY(lk_program_begin(p->program, s));

@@ -9,16 +9,18 @@
 namespace hopper {
 
 enum {
-  ROWS = 64, KEYS = 128, D = 64, SINGLE = KEYS / ROWS, THREADS = 512,
+  D = 64, ROWS = LK_ATTENTION_QUERY_TILE(D), KEYS = LK_ATTENTION_KEY_TILE(D),
+  SINGLE = KEYS / ROWS, THREADS = 512,
   LOADERS = 64, PASSER = 64, QUERIES = 128, KEY_THREADS = 256, /* first ones */
   PAIRS = 3, STAGES = 4, HANDS = 3,    /* how many of each are under way */
   TILE = ROWS * D * 2, KEY_TILE = KEYS * D * 2, PAIR = 2 * KEY_TILE,
-  STAGE = 2 * TILE, DS_TILE = KEYS * ROWS * 2, KEPT = 512,
+  STAGE = 2 * TILE, DS_TILE = KEYS * ROWS * 2,
+  KEPT = LK_ATTENTION_KEPT_TILE * 4, BARRIER_BYTES = 192,
   SIDE = ROWS * 8 + 2 * KEPT,          /* lse, delta, kept of a stage */
   /* k v | q d_o | ds | lse delta kept | barriers | places | turns */
   STAGES_AT = PAIRS * PAIR, DS_AT = STAGES_AT + STAGES * STAGE,
   SIDE_AT = DS_AT + HANDS * DS_TILE, BARRIERS_AT = SIDE_AT + STAGES * SIDE,
-  PLACES_AT = BARRIERS_AT + 192,
+  PLACES_AT = BARRIERS_AT + BARRIER_BYTES,
   TURNS_AT = PLACES_AT + PAIRS * (int)sizeof(backward_place),
   BYTES = TURNS_AT + HANDS * 16 + 1024, /* to align */
   HELP_REGISTERS = 56, QUERY_REGISTERS = 72, KEY_REGISTERS = 192, /* 4 · 128 */
@@ -32,6 +34,7 @@ enum {
   MADE = PAIR_FREE + PAIRS, TAKEN = MADE + HANDS, LEFT = TAKEN + HANDS,
   PASSED = LEFT + HANDS
 };
+static_assert((PASSED + HANDS) * 8 <= BARRIER_BYTES, "barriers have room");
 
 /* A turn to be passed on: NULL: there are no more. */
 struct turn_note {

@@ -57,7 +57,7 @@ static __device__ __forceinline__ void queries_give(const float dq[8][4],
                  : "memory");
 }
 
-/* What was added is told to the warp that passes turns; `left`: how many were
+/* What was added is told to the thread that passes turns; `left`: how many were
  * before. */
 static __device__ __forceinline__ void queries_left(const memory &m, int &left,
                                                     uint32_t *turns,
@@ -67,6 +67,14 @@ static __device__ __forceinline__ void queries_left(const memory &m, int &left,
   if (threadIdx.x == QUERIES) *m.note(hand) = {turns, turn};
   barrier_arrive(m.barrier(LEFT + hand));
   left++;
+}
+
+/* Which sum is a tile's, of those that several blocks add to. */
+static __device__ __forceinline__ int64_t
+queries_place(const attention_args &a, const extent &e,
+              const backward_place &at, int tile) {
+  return ((int64_t)at.b * a.heads + at.h) * (e.tiles - SINGLE) - SINGLE +
+         tile;
 }
 
 /* dq of a tile, number `n`, whose ds is there: to the sum of the blocks before,
@@ -108,8 +116,7 @@ queries_side(const attention_args &a, const extent &e, const memory &m) {
     uint32_t before = 0, made = 0;
     if (tile < e.tiles) { /* asked for early: it takes a while */
       before = tile / SINGLE - at.block;
-      place = ((int64_t)at.b * a.heads + at.h) * (e.tiles - SINGLE) - SINGLE +
-              tile;
+      place = queries_place(a, e, at, tile);
       if (before > 0) made = turn_made(a.dq_turns + place);
     }
     barrier_wait(m.barrier(MADE + n % HANDS), n / HANDS & 1);
@@ -117,8 +124,7 @@ queries_side(const attention_args &a, const extent &e, const memory &m) {
       at = *m.place(slot);
       if (at.block < 0) break;
       tile = at.block * SINGLE;
-      place = ((int64_t)at.b * a.heads + at.h) * (e.tiles - SINGLE) - SINGLE +
-              tile;
+      place = queries_place(a, e, at, tile);
     }
     at.row = tile * ROWS;
     queries_add<T>(a, m, at, place, before, made, n, m.at + slot * PAIR, left);

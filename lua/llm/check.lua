@@ -73,17 +73,15 @@ local function asks(sweep, precision)
   return false
 end
 
--- What each run would fail with.
+-- What each run would fail with, or nil.
 local function precision(sweep)
-  for _, word in ipairs(device.backend() == "cpu"
-    and { "tf32", "bf16", "fp16" } or {}) do
+  if device.backend() ~= "cpu" then return nil end
+  for _, word in ipairs { "tf32", "bf16", "fp16" } do
     if asks(sweep, word) then
-      return { finding("fail", "precision", ("train.precision = %s needs a "
-        .. "GPU; the cpu computes in f32"):format(word),
-        "train.precision=auto") }
+      return finding("fail", "precision", ("train.precision = %s needs a GPU; "
+        .. "the cpu computes in f32"):format(word), "train.precision=auto")
     end
   end
-  return {}
 end
 
 -- Findings about CUDA; `always`: also where there is no driver.
@@ -206,7 +204,7 @@ local function report_of(sweep, always)
   local profile = sweep.config.profile
   local list = append({ machine(), memory(profile),
     disk(profile, sweep.out) }, cuda(sweep, always))
-  append(list, precision(sweep))
+  list[#list + 1] = precision(sweep)
   append(list, { source(sweep), tokenizer(sweep), selftest(), time(sweep) })
   local report = { findings = list, failed = false }
   for _, f in ipairs(list) do

@@ -3,23 +3,12 @@
  * and without the fast sums. Prints TFLOP/s. Built by hand:
  *
  *   nvcc -O2 -arch=sm_90a -o products products.cu -lcublasLt */
-#include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_fp8.h>
 #include <cuda_runtime.h>
 #include <math.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#define OK(call)                                                   \
-  do {                                                             \
-    int code_ = (int)(call);                                       \
-    if (code_ != 0) {                                              \
-      printf("line %d: %s: %d\n", __LINE__, #call, code_);         \
-      exit(1);                                                     \
-    }                                                              \
-  } while (0)
+#include "lt.cuh"
 
 typedef struct variant {
   const char *name;
@@ -56,14 +45,6 @@ static __global__ void k_fill(uint32_t *x, size_t n) {
 static __global__ void k_ones(float *x, size_t n) {
   size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
   if (i < n) x[i] = 1;
-}
-
-static cublasLtMatrixLayout_t layout(cudaDataType type, int64_t rows,
-                                     int64_t cols) {
-  cublasLtMatrixLayout_t l;
-  OK(cublasLtMatrixLayoutCreate(&l, type, (uint64_t)rows, (uint64_t)cols,
-                                rows));
-  return l;
 }
 
 /* d[i, j] of sampled places in double, from codes as they are. */

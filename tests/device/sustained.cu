@@ -4,22 +4,11 @@
  *
  *   nvcc -O2 -o sustained sustained.cu -lcublasLt -ldl
  *   ./sustained MILLISECONDS WIDTH… */
-#include <cublasLt.h>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 
-#define OK(call)                                                   \
-  do {                                                             \
-    int code_ = (int)(call);                                       \
-    if (code_ != 0) {                                              \
-      printf("line %d: %s: %d\n", __LINE__, #call, code_);         \
-      exit(1);                                                     \
-    }                                                              \
-  } while (0)
+#include "lt.cuh"
 
 enum { CANDIDATES = 10, SM_CLOCK = 1, ROWS = 96 * 512, VOCAB = 49152 };
 
@@ -58,14 +47,6 @@ static __global__ void k_fill(__nv_bfloat16 *x, size_t n, float size,
     if (r < 6) sum += (v >> 8) * 0x1p-24f - .5f;
   }
   if (i < n) x[i] = (v >> 8) * 0x1p-24f < zeros ? 0 : sum * size * 1.41f;
-}
-
-static cublasLtMatrixLayout_t layout(cudaDataType type, int64_t rows,
-                                     int64_t cols) {
-  cublasLtMatrixLayout_t l;
-  OK(cublasLtMatrixLayoutCreate(&l, type, (uint64_t)rows, (uint64_t)cols,
-                                rows));
-  return l;
 }
 
 /* Row-major d [m, n] = op(a) op(b): the library has dᵀ = op(b)ᵀ op(a)ᵀ. */
