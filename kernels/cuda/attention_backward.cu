@@ -260,7 +260,11 @@ backward_finish(const attention_args &a, const backward_place &at,
 #pragma unroll
   for (int m = 0; m < backward_shape<D>::M; m++) {
     const int first = at.warp_key + m * 16;
-    if (a.table) backward_turn_keys<D>(a, first, w.dk[m]);
+    if (a.table) {
+      float4 angles[D / 16];
+      backward_angles<D>(a, first, 0, angles);
+      backward_turn<D>(a, first, angles, w.dk[m]);
+    }
     T *out = (T *)a.dqkv + at.k + first * at.pitch;
     char *own = tile + m * 16 * D * 2;
     store_rows<T, D>(w.dk[m], scale, scale, own, out, at.pitch,

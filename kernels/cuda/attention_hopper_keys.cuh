@@ -67,13 +67,18 @@ keys_softmax(const float *delta, const char *kept, const float x[8][4],
   }
 }
 
+/* The first of the warp's keys in its block's tile. */
+static __device__ __forceinline__ int keys_first(int half) {
+  return half * 64 + threadIdx.x % 128 / 32 * 16;
+}
+
 /* The warp's 16 keys by 64 queries of ds, of tile number `n`, for dq. */
 static __device__ __forceinline__ void keys_put(const memory &m, int half,
                                                 int n,
                                                 const uint32_t ds[8][2]) {
   const int lane = threadIdx.x & 31, hand = n % HANDS;
   const uint32_t to = m.at + DS_AT + hand * DS_TILE;
-  const int row = half * 64 + threadIdx.x % 128 / 32 * 16 + (lane & 15);
+  const int row = keys_first(half) + (lane & 15);
   barrier_wait(m.barrier(TAKEN + hand), ~(n / HANDS) & 1);
 #pragma unroll
   for (int i = 0; i < 8; i += 2)
@@ -113,20 +118,23 @@ keys_group(const attention_args &a, const extent &e, const backward_place &at,
   return false;
 }
 
-/* dk and dv of the warp's keys, through its rows of v. */
+/* dk and dv of the warp's keys, through its rows of v; what turns dk comes while
+ * dv is stored. */
 template <typename T>
 static __device__ __forceinline__ void
 keys_finish(const attention_args &a, const backward_place &at, int half,
             float dk[8][4], float dv[8][4], char *v) {
-  const int first = half * 64 + threadIdx.x % 128 / 32 * 16;
+  const int first = keys_first(half);
   const float scale = a.scale * a.factor;
   T *out = (T *)a.dqkv + at.k + (at.key + first) * at.pitch;
   const int rows = a.seq - at.key - first;
   char *own = v + first * D * 2;
-  if (a.table) backward_turn_keys<D>(a, at.key + first, dk);
-  store_rows<T, D>(dk, scale, scale, own, out, at.pitch, rows, a.width);
+  float4 angles[D / 16];
+  if (a.table) backward_angles<D>(a, at.key + first, 0, angles);
   store_rows<T, D>(dv, a.factor, a.factor, own, out + a.kv_heads * a.width,
                    at.pitch, rows, a.width);
+  if (a.table) backward_turn<D>(a, at.key + first, angles, dk);
+  store_rows<T, D>(dk, scale, scale, own, out, at.pitch, rows, a.width);
 }
 
 /* A tile of queries that some of the warpgroup's keys, at `k`, see. The sums of

@@ -9,23 +9,27 @@ namespace hopper {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
+/* The first of the warp's queries. */
+static __device__ __forceinline__ int queries_first(const backward_place &at) {
+  return at.row + threadIdx.x / 32 % 4 * 16;
+}
+
 /* dq · scale · factor to its place in dqkv. */
 template <typename T>
 static __device__ __forceinline__ void
 queries_store(const attention_args &a, const backward_place &at,
-              float dq[8][4]) {
-  const int warp = threadIdx.x / 32 % 4, lane = threadIdx.x & 31;
+              const float dq[8][4]) {
+  const int lane = threadIdx.x & 31;
   const float factor = a.scale * a.factor;
 #pragma unroll
   for (int r = 0; r < 2; r++) {
-    const int i = at.row + warp * 16 + (lane >> 2) + r * 8;
+    const int i = queries_first(at) + (lane >> 2) + r * 8;
     T *out = (T *)a.dqkv + at.q + i * at.pitch;
     if (i >= a.seq) continue;
 #pragma unroll
     for (int n = 0; n < 8; n++) {
       const int column = n * 8 + (lane & 3) * 2;
-      float *x = &dq[n][2 * r];
-      if (n < 4 && a.table) backward_turn(a, i, column, x, &dq[n + 4][2 * r]);
+      const float *x = &dq[n][2 * r];
       if (column < a.width)
         *(uint32_t *)(out + column) = pack2<T>(x[0] * factor, x[1] * factor);
     }
@@ -94,7 +98,11 @@ queries_add(const attention_args &a, const memory &m,
   group_result(dq);
   if (threadIdx.x % 32 == 0) barrier_arrive(m.barrier(TAKEN + hand));
   if (at.key == 0) {
+    float4 angles[D / 16];
+    const int first = queries_first(at);
+    if (a.table) backward_angles<D>(a, first, 0, angles);
     if (before > 0) turn_take<8, 128>(dq, sum);
+    if (a.table) backward_turn<D>(a, first, angles, dq);
     queries_store<T>(a, at, dq);
     return;
   }

@@ -84,14 +84,18 @@ backward_queries(uint32_t shared, int keys,
   }
 }
 
-/* Two pairs of columns half a head apart, at `column` of position `t`, turned
- * as rope does. */
-__device__ __forceinline__ void backward_turn(const attention_args &a, int t,
-                                              int column, float low[2],
-                                              float high[2]) {
-  const float4 w = *(const float4 *)(a.table +
-                                     ((int64_t)t * (a.width / 2) + column) * 2);
-  const float cosine[2] = {w.x, w.z}, sine[2] = {a.sense * w.y, a.sense * w.w};
+/* What turns position `t`'s pairs of columns from `column` on. */
+__device__ __forceinline__ float4 backward_angle(const attention_args &a,
+                                                 int t, int column) {
+  return *(const float4 *)(a.table +
+                           ((int64_t)t * (a.width / 2) + column) * 2);
+}
+
+/* Two pairs of columns half a head apart, turned as rope does. */
+__device__ __forceinline__ void backward_turn_pair(float sense, float4 w,
+                                                   float low[2],
+                                                   float high[2]) {
+  const float cosine[2] = {w.x, w.z}, sine[2] = {sense * w.y, sense * w.w};
 #pragma unroll
   for (int e = 0; e < 2; e++) {
     float x = low[e], y = high[e];
@@ -100,20 +104,34 @@ __device__ __forceinline__ void backward_turn(const attention_args &a, int t,
   }
 }
 
-/* dk of 16 keys from `first` on, turned as rope does. */
+/* What turns eight of a warp's 16 rows of sums from `first` on, the upper ones
+ * if r is 0. */
 template <int D>
-__device__ __forceinline__ void backward_turn_keys(const attention_args &a,
-                                                   int first,
-                                                   float dk[D / 8][4]) {
+__device__ __forceinline__ void backward_angles(const attention_args &a,
+                                                int first, int r,
+                                                float4 w[D / 16]) {
   const int lane = threadIdx.x & 31;
 #pragma unroll
-  for (int r = 0; r < 2; r++) {
-    const int j = min(first + r * 8 + (lane >> 2), a.seq - 1);
+  for (int n = 0; n < D / 16; n++)
+    w[n] = backward_angle(a, min(first + r * 8 + (lane >> 2), a.seq - 1),
+                          n * 8 + (lane & 3) * 2);
+}
+
+/* Those 16 rows turned; `upper` was asked for before, since it takes a while:
+ * awaiting turns empties the nearest cache. */
+template <int D>
+__device__ __forceinline__ void backward_turn(const attention_args &a,
+                                              int first,
+                                              const float4 upper[D / 16],
+                                              float c[D / 8][4]) {
+  float4 lower[D / 16];
+  backward_angles<D>(a, first, 1, lower);
+#pragma unroll
+  for (int r = 0; r < 2; r++)
 #pragma unroll
     for (int n = 0; n < D / 16; n++)
-      backward_turn(a, j, n * 8 + (lane & 3) * 2, &dk[n][2 * r],
-                    &dk[n + D / 16][2 * r]);
-  }
+      backward_turn_pair(a.sense, r ? lower[n] : upper[n], &c[n][2 * r],
+                         &c[n + D / 16][2 * r]);
 }
 
 /* dq · scale · factor to its place in dqkv. */
@@ -137,7 +155,8 @@ backward_store(const attention_args &a, const backward_place &at,
         const int column = backward_column<D>(n);
         float *x = &dq[m][n][2 * r];
         if (n % 2 == 0 && a.table)
-          backward_turn(a, i, column, x, &dq[m][n + 1][2 * r]);
+          backward_turn_pair(a.sense, backward_angle(a, i, column), x,
+                             &dq[m][n + 1][2 * r]);
         if (column < a.width)
           *(uint32_t *)(out + column) = pack2<T>(x[0] * factor, x[1] * factor);
       }

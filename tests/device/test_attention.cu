@@ -4,7 +4,7 @@
  *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a \
  *     -o test_attention tests/device/test_attention.cu \
  *     kernels/cuda/attention_[fbp]*.cu
- *   ./test_attention [small | lengths | bench [B H K p]] */
+ *   ./test_attention [small | lengths | turned | bench [B H K p]] */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -321,6 +321,43 @@ static float milliseconds(void (*f)(const problem *), const problem *x) {
   return ms[RUNS / 2];
 }
 
+/* Milliseconds of f(x) back to back at the device's limit. */
+static float sustained(void (*f)(const problem *), const problem *x) {
+  const float span = 60;
+  cudaEvent_t start, end;
+  float ms;
+  int runs = (int)(span / milliseconds(f, x)) + 1;
+  CUDA(cudaEventCreate(&start));
+  CUDA(cudaEventCreate(&end));
+  for (int i = 0; i < runs; i++) f(x);
+  CUDA(cudaEventRecord(start));
+  for (int i = 0; i < runs; i++) f(x);
+  CUDA(cudaEventRecord(end));
+  CUDA(cudaEventSynchronize(end));
+  CUDA(cudaEventElapsedTime(&ms, start, end));
+  CUDA(cudaEventDestroy(start));
+  CUDA(cudaEventDestroy(end));
+  return ms / (float)runs;
+}
+
+static void stats_alone(const problem *x) {
+  CUDA(attention_stats(&x->a, lk_attention_words(&x->layout), 0));
+}
+
+/* With dq and dk turned, alone and at the limit. */
+static void bench_turned(int B, int H, int K, double p) {
+  problem x = problem_new({B, 512, H, K, 64, p, 0.125, LK_BF16});
+  forward(&x);
+  printf("B%-3d H%-3d K%-3d p%.1f  limit: forward %7.1f, backward %7.1f", B, H,
+         K, p, sustained(forward, &x) * 1e3, sustained(backward, &x) * 1e3);
+  x.a.table = (float *)device_bytes(&x, 512 * 64 * 4, 0);
+  x.a.sense = 1;
+  printf(", turned %7.1f, alone %7.1f, stats %7.1f us\n",
+         sustained(backward, &x) * 1e3, milliseconds(backward, &x) * 1e3,
+         sustained(stats_alone, &x) * 1e3);
+  problem_free(&x);
+}
+
 static void bench(int B, int H, int K, double p) {
   problem x = problem_new({B, 512, H, K, 64, p, 0.125, LK_BF16});
   double flops = 2.0 * B * H * 512.0 * 512 * 64;
@@ -390,6 +427,11 @@ int main(int argc, char **argv) {
          device.minor);
   if (device.major == 9 && device.minor == 0)
     hopper = device.multiProcessorCount;
+  if (strcmp(what, "turned") == 0) {
+    for (int H : {8, 12, 16, 20}) bench_turned(96, H, H, 0.1);
+    bench_turned(96, 20, 5, 0.1);
+    return 0;
+  }
   if (strcmp(what, "bench") == 0) {
     if (argc == 6)
       bench(atoi(argv[2]), atoi(argv[3]), atoi(argv[4]), atof(argv[5]));
