@@ -249,11 +249,13 @@ struct rope_row {
   int turned, width, half, groups; /* heads that turn; groups of a half */
   float sign;
   bool whole;
-  __device__ void turn(const float *t, int n, float u[8], float v[8]) const {
-    float w[16];
-    view angles = view_f32((void *)t);
-    view_load(angles, 0, 2 * n < 8 ? 2 * n : 8, whole, w);
-    view_load(angles, 8, 2 * n - 8, whole, w + 8);
+  /* Cosines and sines of a position's n frequencies from c on. */
+  __device__ void angles(int64_t position, int c, int n, float w[16]) const {
+    view t = view_f32((void *)(table + (position * half + c) * 2));
+    view_load(t, 0, 2 * n < 8 ? 2 * n : 8, whole, w);
+    view_load(t, 8, 2 * n - 8, whole, w + 8);
+  }
+  __device__ void turn(const float w[16], float u[8], float v[8]) const {
 #pragma unroll
     for (int j = 0; j < 8; j++) {
       float a = u[j], b = v[j], sine = sign * w[2 * j + 1];
@@ -265,16 +267,71 @@ struct rope_row {
     int head = (int)unit / groups, c = (int)unit % groups * 8;
     int n = half - c < 8 ? half - c : 8;
     int64_t at = row * row_width + (int64_t)head * width + c;
-    float u[8], v[8];
+    float u[8], v[8], w[16];
     view_load(x, at, n, whole, u);
     view_load(x, at + half, n, whole, v);
-    if (head < turned)
-      turn(table + (row % positions * half + c) * 2, n, u, v);
+    if (head < turned) {
+      angles(row % positions, c, n, w);
+      turn(w, u, v);
+    }
     view_store(y, at, n, whole, u);
     view_store(y, at + half, n, whole, v);
   }
 };
 
+/* The same for whole groups of a 16-bit type: a thread turns its unit in
+ * ROPE_ROWS rows of one position, so that it reads the angles once and has as
+ * many rows on their way. */
+enum { ROPE_ROWS = 4, ROPE_THREADS = 512 };
+
+template <int T>
+static __global__ void __launch_bounds__(ROPE_THREADS)
+    k_rope(rope_row f, int sequences, int units) {
+  const int position = (int)blockIdx.x, first = (int)blockIdx.y * ROPE_ROWS;
+  for (int unit = (int)threadIdx.x; unit < units; unit += (int)blockDim.x) {
+    const int head = unit / f.groups, c = unit % f.groups * 8;
+    const int64_t step = f.positions * f.row_width;
+    const int64_t at = first * step + position * f.row_width +
+                       (int64_t)head * f.width + c;
+    const uint16_t *x = (const uint16_t *)f.x.data + at;
+    uint16_t *y = (uint16_t *)f.y.data + at;
+    uint4 low[ROPE_ROWS], high[ROPE_ROWS];
+    float w[16], u[8], v[8];
+#pragma unroll
+    for (int r = 0; r < ROPE_ROWS; r++) {
+      if (first + r >= sequences) break;
+      low[r] = *(const uint4 *)(x + r * step);
+      high[r] = *(const uint4 *)(x + r * step + f.half);
+    }
+    if (head < f.turned) f.angles(position, c, 8, w);
+#pragma unroll
+    for (int r = 0; r < ROPE_ROWS; r++) {
+      if (first + r >= sequences) break;
+      if (head < f.turned) {
+        unpack8(T, low[r], u);
+        unpack8(T, high[r], v);
+        f.turn(w, u, v);
+        low[r] = pack8(T, u);
+        high[r] = pack8(T, v);
+      }
+      *(uint4 *)(y + r * step) = low[r];
+      *(uint4 *)(y + r * step + f.half) = high[r];
+    }
+  }
+}
+
+static lk_status rope_whole(lk_context *context, const lk_call *call,
+                            const rope_row &f, int64_t rows, int units) {
+  int64_t sequences = rows / f.positions;
+  dim3 grid((unsigned)f.positions,
+            (unsigned)cuda_pieces(sequences, ROPE_ROWS));
+  unsigned threads = (unsigned)cuda_smaller(ROPE_THREADS, (units + 31) & ~31);
+  auto kernel = f.x.dtype == LK_BF16 ? k_rope<LK_BF16> : k_rope<LK_F16>;
+  kernel<<<grid, threads, 0, cuda_stream(context)>>>(f, (int)sequences, units);
+  return cuda_launched(context, call);
+}
+
+/* Heads of v need no copy in place. */
 lk_status cuda_rope(lk_context *context, const lk_call *call) {
   const lk_attr *a = &call->attr;
   int64_t turned = a->heads + a->kv_heads, all = turned + a->kv_heads;
@@ -286,6 +343,9 @@ lk_status cuda_rope(lk_context *context, const lk_call *call) {
   f.whole = f.half % 8 == 0 && view_whole(f.x) && view_whole(f.y) &&
             ((uintptr_t)f.table & 15) == 0;
   int64_t rows = lk_tensor_count(&call->in[0]) / f.row_width;
-  int64_t heads = f.x.data == f.y.data ? turned : all;
-  return cuda_rows(context, call, rows, heads * f.groups, f);
+  int64_t units = (f.x.data == f.y.data ? turned : all) * f.groups;
+  if (f.whole && f.x.dtype != LK_F32 && rows % f.positions == 0 &&
+      rows / f.positions <= ROPE_ROWS * 65535)
+    return rope_whole(context, call, f, rows, (int)units);
+  return cuda_rows(context, call, rows, units, f);
 }
