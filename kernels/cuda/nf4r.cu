@@ -1,20 +1,6 @@
 /* NF4R: 4-bit weights with an 8-bit residual that learn. Formulas by element
  * are those of base/codebook.h; the bits are the CPU's (-fmad=false). */
-#include "blocks.cuh"
-
-typedef struct nf4r_args {
-  view w;                /* encode: the weights; master: the result */
-  view o;                /* update: the direction */
-  uint8_t *codes;
-  float *absmax;
-  int8_t *residual;      /* or NULL */
-  const uint32_t *clock;
-  const float *control;
-  double lr;
-  float scale, decay;
-  uint32_t stream;
-  bool stochastic, whole;
-} nf4r_args;
+#include "nf4r.cuh"
 
 /* By code, in shared memory: the value, and half the way to its neighbours
  * above [0] and below [1], with its reciprocal; the thresholds, ascending. */
@@ -243,6 +229,10 @@ lk_status cuda_nf4r_update(lk_context *context, const lk_call *call) {
   a.scale = (float)call->attr.scale;
   a.decay = (float)call->attr.decay;
   nf4r_align(&a);
+  block_walk w = block_walk_of(lk_tensor_count(&call->in[0]),
+                               call->attr.block);
+  if (!call->attr.search && nf4r_update_fast(cuda_stream(context), w, a))
+    return cuda_launched(context, call);
   return nf4r_run(context, call, a, nf4r_moved());
 }
 

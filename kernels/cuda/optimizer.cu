@@ -1,7 +1,7 @@
 /* Optimizers: gradients gathered, measured and applied. Formulas by element are
  * those of base/update.h; what a step needs of `control` is read on the device,
  * so that a recorded step can be replayed. */
-#include "blocks.cuh"
+#include "muon.cuh"
 #include "quads.cuh"
 
 /* --- gathering and measuring ---------------------------------------------- */
@@ -116,11 +116,6 @@ static update_args update_of(const lk_call *call) {
 static void update_align(update_args *a) {
   a->whole = view_whole(a->g) && view_whole(a->w) && view_whole(a->m) &&
              view_whole(a->v) && view_whole(a->copy);
-}
-
-/* The clipping factor over the loss scale. */
-static __device__ float update_scale(const float *control, int factor) {
-  return control[factor] / control[LK_CONTROL_LOSS_SCALE];
 }
 
 enum { UPDATE_TURNS = 4 }; /* groups a thread updates */
@@ -265,18 +260,6 @@ lk_status cuda_sgd(lk_context *context, const lk_call *call) {
 
 /* --- Muon ----------------------------------------------------------------- */
 
-/* m and u of a group from its gradient g, which is scaled here; u in g. */
-template <int N>
-static __device__ __forceinline__ void muon_group(float scale, float rest,
-                                                  float g[N], float m[N]) {
-#pragma unroll
-  for (int j = 0; j < N; j++) {
-    float scaled = g[j] * scale;
-    m[j] = lk_muon_momentum(m[j], scaled, rest);
-    g[j] = lk_muon_direction(m[j], scaled, rest);
-  }
-}
-
 /* A stopped step has no direction: zeros, so that what follows is harmless. */
 struct muon_momentum_each {
   view g, m, u;
@@ -338,77 +321,6 @@ lk_status cuda_muon_momentum(lk_context *context, const lk_call *call) {
     return quads_run(context, call, lk_tensor_count(&call->in[0]), q);
   }
   return cuda_each(context, call, lk_tensor_count(&call->in[0]), whole, f);
-}
-
-typedef struct muon_int8 {
-  view g, u;
-  int8_t *m;
-  float *scale;
-  const float *control;
-  float rest;
-  bool whole;
-} muon_int8;
-
-/* The new momentum of a group under the block's old scale; u in g. */
-static __device__ void muon_int8_group(const muon_int8 &a, float old,
-                                       float factor, int64_t i, int n,
-                                       float g[8], float m[8]) {
-  bool whole = a.whole && n == 8;
-  view_load(a.g, i, n, whole, g);
-  if (whole) {
-    uint2 word = *(const uint2 *)(a.m + i);
-    const int8_t *byte = (const int8_t *)&word;
-#pragma unroll
-    for (int j = 0; j < 8; j++) m[j] = old * (float)byte[j];
-  } else {
-    for (int j = 0; j < 8; j++) m[j] = j < n ? old * (float)a.m[i + j] : 0.0f;
-  }
-  muon_group<8>(factor, a.rest, g, m);
-}
-
-static __global__ void __launch_bounds__(CUDA_THREADS)
-    k_muon_int8(block_walk w, muon_int8 a) {
-  bool stopped = a.control[LK_CONTROL_FINITE] == 0.0f;
-  block_place p = block_find(w);
-  float old = p.values > 0 ? a.scale[p.block] : 0.0f;
-  float factor = update_scale(a.control, LK_CONTROL_MUON_FACTOR);
-  float g[8] = {0}, m[8];
-  uint32_t most = 0;
-  for (int t = 0; t < w.turns; t++) {
-    int64_t i;
-    int n = block_group(w, p, t, &i);
-    if (n == 0) continue;
-    if (!stopped) muon_int8_group(a, old, factor, i, n, g, m);
-    view_store(a.u, i, n, a.whole && n == 8, g);
-    if (!stopped) most = amax_of(most, m, n);
-  }
-  if (stopped) return;
-  float fresh = lk_float_of_bits(lanes_amax(most, w.lanes)) / 127.0f;
-  lk_unit unit = lk_unit_of_scale(fresh);
-  for (int t = 0; t < w.turns; t++) {
-    int64_t i;
-    int n = block_group(w, p, t, &i);
-    if (n == 0) continue;
-    if (w.turns > 1) muon_int8_group(a, old, factor, i, n, g, m);
-    int32_t code[8];
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-      code[j] = lk_int_code(lk_unit_apply(unit, m[j]), 127.0f);
-    store_bytes((uint8_t *)a.m, i, n, a.whole, code);
-  }
-  if (p.first_lane && p.values > 0) a.scale[p.block] = fresh;
-}
-
-lk_status cuda_muon_momentum_int8(lk_context *context, const lk_call *call) {
-  muon_int8 a = {view_of(&call->in[0]), view_of(&call->out[2]),
-                 (int8_t *)call->out[0].data, (float *)call->out[1].data,
-                 (const float *)call->in[1].data,
-                 (float)(1.0 - call->attr.beta1), false};
-  a.whole = view_whole(a.g) && view_whole(a.u) && ((uintptr_t)a.m & 7) == 0;
-  block_walk w = block_walk_of(lk_tensor_count(&call->in[0]),
-                               call->attr.block);
-  k_muon_int8<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w, a);
-  return cuda_launched(context, call);
 }
 
 struct muon_update_each {

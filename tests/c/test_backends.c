@@ -303,23 +303,31 @@ static void test_updates(void) {
   check_updates(0);
 }
 
+static void check_int8_momentum(int64_t block, int64_t columns) {
+  back_case c = back_new(LK_OP_muon_momentum_int8);
+  int64_t n = 3 * columns;
+  c.call.attr = (lk_attr){.beta1 = 0.95, .block = block};
+  c.exact = 0; /* codes too are the CPU's */
+  c.rough = 1;
+  IN(c, 0, 1, 3, columns);
+  c.call.in[1] = back_control(1);
+  c.call.out[0] = back_bytes(LK_I8, lk_shape_of(3, columns));
+  c.call.out[1] = back_positive(lk_shape_of((n + block - 1) / block), 1e-3f,
+                                1e-3f);
+  OUT(c, 2, 1, 3, columns);
+  run_gradient(c);
+  c.half_in = 0; /* as layers have it: only the direction is short */
+  run_gradient(c);
+  c.call.in[1] = back_control(0);
+  run_gradient(c);
+}
+
 static void test_int8_momentum(void) {
   NEED_DEVICE();
-  for (int i = 0; i < 3; i++) {
-    static const int64_t blocks[] = {256, 64, 520};
-    back_case c = back_new(LK_OP_muon_momentum_int8);
-    int64_t n = 3 * 1111, block = blocks[i];
-    c.call.attr = (lk_attr){.beta1 = 0.95, .block = block};
-    c.exact = 0; /* codes too are the CPU's */
-    c.rough = 1;
-    IN(c, 0, 1, 3, 1111);
-    c.call.in[1] = back_control(1);
-    c.call.out[0] = back_bytes(LK_I8, lk_shape_of(3, 1111));
-    c.call.out[1] = back_positive(lk_shape_of((n + block - 1) / block),
-                                  1e-3f, 1e-3f);
-    OUT(c, 2, 1, 3, 1111);
-    run_gradient(c);
-  }
+  check_int8_momentum(256, 1111);
+  check_int8_momentum(64, 1111);
+  check_int8_momentum(520, 1111);
+  check_int8_momentum(256, 256 * 37);
 }
 
 static void check_schulz(int64_t k, int64_t rows, int64_t cols) {
@@ -386,16 +394,16 @@ static void test_quantize(void) {
   check_quantize(LK_FORMAT_INT8, 64, 1 << 18, false);
 }
 
-static void check_nf4r(int64_t block, bool search, bool residual,
-                       bool stochastic) {
+static void check_nf4r(int64_t rows, int64_t block, bool search,
+                       bool residual, bool stochastic) {
   back_case c = back_new(LK_OP_nf4r_encode);
   c.call.attr = (lk_attr){.block = block, .stream = 5, .search = search,
                           .stochastic = stochastic};
   c.exact = 0;
-  IN32(c, 0, 0.1f, 41, 123);
+  IN32(c, 0, 0.1f, rows, rows * 3);
   c.call.in[1] = back_clock(9, 0);
   if (residual)
-    c.call.out[2] = (lk_tensor){NULL, LK_I8, lk_shape_of(41, 123)};
+    c.call.out[2] = (lk_tensor){NULL, LK_I8, lk_shape_of(rows, rows * 3)};
   back_run(c);
   lk_call coded = c.call;
   back_on_cpu(&coded);
@@ -403,7 +411,7 @@ static void check_nf4r(int64_t block, bool search, bool residual,
   c.call.attr.block = block;
   c.exact = 0;
   for (int i = 0; i < 3; i++) c.call.in[i] = coded.out[i];
-  c.call.out[0] = (lk_tensor){NULL, LK_F32, lk_shape_of(41, 123)};
+  c.call.out[0] = (lk_tensor){NULL, LK_F32, lk_shape_of(rows, rows * 3)};
   back_run(c);
   c = back_new(LK_OP_nf4r_update);
   c.call.attr = coded.attr;
@@ -412,7 +420,7 @@ static void check_nf4r(int64_t block, bool search, bool residual,
   c.call.attr.decay = 0.1;
   c.exact = 0;
   c.rough = 1e-9;
-  IN(c, 0, 1, 41, 123);
+  IN(c, 0, 1, rows, rows * 3);
   c.call.in[1] = back_control(1);
   c.call.in[2] = back_clock(10, 0);
   for (int i = 0; i < 3; i++) c.call.out[i] = coded.out[i];
@@ -423,11 +431,15 @@ static void check_nf4r(int64_t block, bool search, bool residual,
 
 static void test_nf4r(void) {
   NEED_DEVICE();
-  check_nf4r(64, false, true, false);
-  check_nf4r(64, true, true, false);
-  check_nf4r(32, true, false, true);
-  check_nf4r(264, true, true, false);
-  check_nf4r(1024, false, false, false);
+  check_nf4r(41, 64, false, true, false);
+  check_nf4r(41, 64, true, true, false);
+  check_nf4r(41, 32, true, false, true);
+  check_nf4r(41, 264, true, true, false);
+  check_nf4r(41, 1024, false, false, false);
+  check_nf4r(44, 64, false, true, false); /* whole groups, a block is not */
+  check_nf4r(512, 64, false, true, false);
+  check_nf4r(256, 32, false, true, false);
+  check_nf4r(64, 128, false, true, false);
 }
 
 /* --- all of them --------------------------------------------------------- */
