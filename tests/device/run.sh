@@ -11,6 +11,7 @@
 #     raw        tests/device/bench.lua with $BENCH: ours alone, one process
 #     products   products.cu: the library's products one by one, built here
 #     sustained  sustained.cu: its algorithms at the power limit, $WIDTHS
+#     updates    tests/c/bench_updates.c: updates of a model's matrices
 #     attention  test_attention.cu: against double, then timed
 #     losses     loss.lua on the packed corpus: precisions beside each other
 #     counters   ncu on the kernels that $NCU (a regular expression) names
@@ -113,6 +114,11 @@ for part in "$@"; do
     nvcc -O2 -o build/sustained tests/device/sustained.cu -lcublasLt -ldl &&
       part sustained "${LIMIT:-120}" build/sustained 120 ${WIDTHS:-1024 1280}
     cat "$logs/sustained.log"
+    ;;
+  updates)
+    # shellcheck disable=SC2086
+    part updates 90 build/release/tests/bench_updates ${UPDATES:-}
+    cat "$logs/updates.log"
     ;;
   attention)
     part attention 90 build/release/tests/test_attention
