@@ -32,26 +32,55 @@ typedef struct squares_args {
   bool whole;
 } squares_args;
 
-/* A block a piece; the last one to finish adds the pieces, in order. */
-static __global__ void __launch_bounds__(CUDA_THREADS)
-    k_sum_squares(squares_args a) {
-  __shared__ double room[33];
-  int64_t first = (int64_t)blockIdx.x * LK_SUM_PIECE;
-  int64_t last = first + LK_SUM_PIECE < a.count ? first + LK_SUM_PIECE
-                                                : a.count;
+/* A thread's part of a whole piece in f32, from `g` on: all of it is asked for
+ * before the first of it is added. */
+static __device__ __forceinline__ float squares_whole(const float *g) {
+  enum { GROUPS = LK_SUM_PIECE / (CUDA_THREADS * 8) };
+  float4 v[GROUPS][2];
+  float part = 0;
+#pragma unroll
+  for (int k = 0; k < 2 * GROUPS; k++)
+    v[k / 2][k % 2] = *(const float4 *)(g + k / 2 * CUDA_THREADS * 8 +
+                                        k % 2 * 4);
+#pragma unroll
+  for (int k = 0; k < 2 * GROUPS; k++) {
+    const float4 w = v[k / 2][k % 2];
+    part += w.x * w.x;
+    part += w.y * w.y;
+    part += w.z * w.z;
+    part += w.w * w.w;
+  }
+  return part;
+}
+
+/* The same of any piece, which ends at `last`. */
+static __device__ __forceinline__ float
+squares_any(const squares_args &a, int64_t first, int64_t last) {
   float part = 0, v[8];
 #pragma unroll 4
-  for (int64_t i = first + threadIdx.x * 8; i < last;
-       i += CUDA_THREADS * 8) {
+  for (int64_t i = first; i < last; i += CUDA_THREADS * 8) {
     int n = last - i < 8 ? (int)(last - i) : 8;
     view_load(a.g, i, n, a.whole && n == 8, v);
 #pragma unroll
     for (int j = 0; j < 8; j++) part += v[j] * v[j];
   }
+  return part;
+}
+
+/* A block a piece; the last one to finish adds the pieces, in order. */
+static __global__ void __launch_bounds__(CUDA_THREADS)
+    k_sum_squares(squares_args a) {
+  __shared__ double room[33];
+  int64_t first = (int64_t)blockIdx.x * LK_SUM_PIECE;
+  int64_t last = first + LK_SUM_PIECE, mine = first + threadIdx.x * 8;
+  bool whole = a.whole && a.g.dtype == LK_F32 && last <= a.count;
+  float part = whole ? squares_whole((const float *)a.g.data + mine)
+                     : squares_any(a, mine, last < a.count ? last : a.count);
   double sum = block_sum((double)part, room);
   if (threadIdx.x == 0) a.partial[blockIdx.x] = sum;
   if (!last_block(a.counter, gridDim.x)) return;
   sum = 0;
+#pragma unroll 4
   for (unsigned i = threadIdx.x; i < gridDim.x; i += CUDA_THREADS)
     sum += __ldcg(&a.partial[i]);
   sum = block_sum(sum, room);

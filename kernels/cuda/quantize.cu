@@ -402,21 +402,18 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
 }
 
 /* The formats that layers go through, NF4 and INT8, into a 16-bit type: whole
- * groups, blocks of 2^shift values; all loads first. Small blocks of threads: a
- * matrix of a layer is few of them a processor. */
-enum { DEQUANT_FAST_THREADS = 128, DEQUANT_FAST_TURNS = 2 };
-
+ * groups, blocks of 2^shift values; all loads first. */
 template <int FORMAT, int T>
-static __global__ void __launch_bounds__(DEQUANT_FAST_THREADS)
+static __global__ void __launch_bounds__(CUDA_THREADS)
     k_dequantize_fast(quant_args q) {
   __shared__ float table[16];
-  const int64_t step = DEQUANT_FAST_THREADS * 8;
-  int64_t first = blockIdx.x * DEQUANT_FAST_TURNS * step + threadIdx.x * 8;
-  uint2 words[DEQUANT_FAST_TURNS];
-  float scale[DEQUANT_FAST_TURNS];
+  int64_t first = ((int64_t)blockIdx.x * DEQUANT_TURNS * CUDA_THREADS +
+                   threadIdx.x) * 8;
+  uint2 words[DEQUANT_TURNS];
+  float scale[DEQUANT_TURNS];
 #pragma unroll
-  for (int t = 0; t < DEQUANT_FAST_TURNS; t++) {
-    int64_t i = first + t * step;
+  for (int t = 0; t < DEQUANT_TURNS; t++) {
+    int64_t i = first + (int64_t)t * CUDA_THREADS * 8;
     if (i >= q.count) break;
     if (FORMAT == LK_FORMAT_NF4) words[t].x = *(uint32_t *)(q.codes + i / 2);
     else words[t] = *(uint2 *)(q.codes + i);
@@ -425,8 +422,8 @@ static __global__ void __launch_bounds__(DEQUANT_FAST_THREADS)
   if (threadIdx.x < 16) table[threadIdx.x] = lk_nf4_value((int)threadIdx.x);
   __syncthreads();
 #pragma unroll
-  for (int t = 0; t < DEQUANT_FAST_TURNS; t++) {
-    int64_t i = first + t * step;
+  for (int t = 0; t < DEQUANT_TURNS; t++) {
+    int64_t i = first + (int64_t)t * CUDA_THREADS * 8;
     float v[8];
     if (i >= q.count) return;
 #pragma unroll
@@ -461,13 +458,9 @@ lk_status cuda_dequantize(lk_context *context, const lk_call *call) {
   q.scales = call->in[1].data;
   q.tensor = lk_present(&call->in[2]) ? (float *)call->in[2].data : NULL;
   q.whole = view_whole(q.x) && codes_whole(q.codes, q.nibbles);
-  void (*fast)(quant_args) = dequantize_fast(q);
-  int64_t each = 8 * (fast ? DEQUANT_FAST_TURNS * DEQUANT_FAST_THREADS
-                           : DEQUANT_TURNS * CUDA_THREADS);
-  unsigned blocks = (unsigned)cuda_pieces(q.count, each);
-  if (fast != NULL)
-    fast<<<blocks, DEQUANT_FAST_THREADS, 0, cuda_stream(context)>>>(q);
-  else
-    k_dequantize<<<blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(q);
+  int64_t blocks = cuda_pieces(q.count, DEQUANT_TURNS * CUDA_THREADS * 8);
+  void (*kernel)(quant_args) = dequantize_fast(q);
+  if (kernel == NULL) kernel = k_dequantize;
+  kernel<<<(unsigned)blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(q);
   return cuda_launched(context, call);
 }
