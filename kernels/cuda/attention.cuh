@@ -41,7 +41,8 @@ typedef struct attention_args {
 /* Each enqueues on `stream` and gives the launch's error, if any. */
 cudaError_t attention_forward_tiled(const attention_args *, cudaStream_t);
 cudaError_t attention_backward_tiled(const attention_args *, cudaStream_t);
-/* For attention_backward_tiled, which asks it where it fits. */
+/* For attention_backward_tiled, which asks it where it fits;
+ * cudaErrorNotSupported: nothing was enqueued. */
 bool attention_backward_hopper_fits(const attention_args *);
 cudaError_t attention_backward_hopper(const attention_args *, cudaStream_t);
 /* Widths up to ATTENTION_PLAIN_WIDTH. */

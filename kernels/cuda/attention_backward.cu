@@ -261,9 +261,10 @@ backward_finish(const attention_args &a, const backward_place &at,
   for (int m = 0; m < backward_shape<D>::M; m++) {
     const int first = at.warp_key + m * 16;
     if (a.table) {
-      float4 angles[D / 16];
-      backward_angles<D>(a, first, 0, angles);
-      backward_turn<D>(a, first, angles, w.dk[m]);
+      float4 upper[D / 16], lower[D / 16];
+      backward_angles<D>(a, first, 0, upper);
+      backward_angles<D>(a, first, 1, lower);
+      backward_turn<D>(a.sense, upper, lower, w.dk[m]);
     }
     T *out = (T *)a.dqkv + at.k + first * at.pitch;
     char *own = tile + m * 16 * D * 2;
@@ -389,8 +390,10 @@ static cudaError_t launch_width(const attention_args *a, cudaStream_t stream) {
 
 cudaError_t attention_backward_tiled(const attention_args *a,
                                      cudaStream_t stream) {
-  if (attention_backward_hopper_fits(a))
-    return attention_backward_hopper(a, stream);
+  if (attention_backward_hopper_fits(a)) {
+    cudaError_t status = attention_backward_hopper(a, stream);
+    if (status != cudaErrorNotSupported) return status;
+  }
   return a->dtype == LK_BF16 ? launch_width<__nv_bfloat16>(a, stream)
                              : launch_width<__half>(a, stream);
 }

@@ -4,27 +4,27 @@
 #define LK_CUDA_ATTENTION_HOPPER_CUH
 
 #include "attention_queries.cuh"
-#include "warpgroup.cuh"
+#include "bulk.cuh"
 
 namespace hopper {
 
 enum {
   D = 64, ROWS = LK_ATTENTION_QUERY_TILE(D), KEYS = LK_ATTENTION_KEY_TILE(D),
   SINGLE = KEYS / ROWS, THREADS = 512,
-  LOADERS = 64, PASSER = 64, QUERIES = 128, KEY_THREADS = 256, /* first ones */
+  PASSER = 32, QUERIES = 128, KEY_THREADS = 256, /* first ones */
   PAIRS = 3, STAGES = 4, HANDS = 3,    /* how many of each are under way */
   TILE = ROWS * D * 2, KEY_TILE = KEYS * D * 2, PAIR = 2 * KEY_TILE,
   STAGE = 2 * TILE, DS_TILE = KEYS * ROWS * 2,
   KEPT = LK_ATTENTION_KEPT_TILE * 4, BARRIER_BYTES = 192,
-  SIDE = ROWS * 8 + 2 * KEPT,          /* lse, delta, kept of a stage */
-  /* k v | q d_o | ds | lse delta kept | barriers | places | turns */
+  SIDE = ROWS * 8 + 2 * KEPT,          /* stats, kept of a stage */
+  /* k v | q d_o | ds | stats kept | barriers | places | turns */
   STAGES_AT = PAIRS * PAIR, DS_AT = STAGES_AT + STAGES * STAGE,
   SIDE_AT = DS_AT + HANDS * DS_TILE, BARRIERS_AT = SIDE_AT + STAGES * SIDE,
   PLACES_AT = BARRIERS_AT + BARRIER_BYTES,
   TURNS_AT = PLACES_AT + PAIRS * (int)sizeof(backward_place),
   BYTES = TURNS_AT + HANDS * 16 + 1024, /* to align */
-  HELP_REGISTERS = 56, QUERY_REGISTERS = 72, KEY_REGISTERS = 192, /* 4 · 128 */
-  LOAD_BARRIER = 1, KEY_BARRIER = 2    /* and 3, 4: of a warpgroup of keys */
+  HELP_REGISTERS = 32, QUERY_REGISTERS = 96, KEY_REGISTERS = 192, /* 4 · 128 */
+  KEY_BARRIER = 1                      /* and 2, 3: of a warpgroup of keys */
 };
 
 /* Barriers: a stage is loaded or free, a pair free, ds made or taken, a turn's
@@ -35,6 +35,12 @@ enum {
   PASSED = LEFT + HANDS
 };
 static_assert((PASSED + HANDS) * 8 <= BARRIER_BYTES, "barriers have room");
+
+/* What tiles are copied from: of qkv [B, T, H + 2K, D] and d_o [B, T, H, D] 64
+ * rows of a head, of stats [B·H, 2T] those of 64 rows. */
+struct maps {
+  CUtensorMap qkv, d_o, stats;
+};
 
 /* A turn to be passed on: NULL: there are no more. */
 struct turn_note {

@@ -10,19 +10,19 @@ namespace hopper {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
 /* Scores become probabilities, 0 behind the diagonal where the tile is on
- * it; lse: of the lane's first two queries. */
-static __device__ __forceinline__ void keys_exp(const float *lse, float unit,
+ * it; stats: lse and delta of the lane's first two queries. */
+static __device__ __forceinline__ void keys_exp(const float4 *stats, float unit,
                                                 bool diagonal,
                                                 float s[8][4]) {
   const int lane = threadIdx.x & 31, c = lane & 3;
   const int key = threadIdx.x / 32 % 4 * 16 + (lane >> 2);
 #pragma unroll
   for (int n = 0; n < 8; n++) {
-    const float2 x = *(const float2 *)(lse + n * 8);
+    const float4 x = stats[n * 4];
 #pragma unroll
     for (int r = 0; r < 2; r++) {
       s[n][2 * r] = exp2_fast(fmaf(s[n][2 * r], unit, -x.x));
-      s[n][2 * r + 1] = exp2_fast(fmaf(s[n][2 * r + 1], unit, -x.y));
+      s[n][2 * r + 1] = exp2_fast(fmaf(s[n][2 * r + 1], unit, -x.z));
     }
   }
   if (!diagonal) return;
@@ -32,18 +32,17 @@ static __device__ __forceinline__ void keys_exp(const float *lse, float unit,
 }
 
 /* Probabilities x and d_o vᵀ become p (dropped out, unscaled) and ds / scale /
- * factor, packed; `delta`: of the lane's first two queries; `kept`: the lane's
- * first word of the tile's. */
+ * factor, packed; `kept`: the lane's first word of the tile's. */
 template <typename T, bool DROP>
 static __device__ __forceinline__ void
-keys_softmax(const float *delta, const char *kept, const float x[8][4],
+keys_softmax(const float4 *stats, const char *kept, const float x[8][4],
              const float dp[8][4], uint32_t p[8][2], uint32_t ds[8][2]) {
   const int g = (threadIdx.x & 31) >> 2;
   const int shift = threadIdx.x / 64 % 2 * 8 + (g >> 1) + (g & 1) * 16;
   uint32_t word[2][2];
 #pragma unroll
   for (int n = 0; n < 8; n++) {
-    const float2 sums = *(const float2 *)(delta + n * 8);
+    const float4 sums = stats[n * 4];
     if (DROP && n % 2 == 0)
 #pragma unroll
       for (int e = 0; e < 2; e++) {
@@ -57,7 +56,7 @@ keys_softmax(const float *delta, const char *kept, const float x[8][4],
 #pragma unroll
       for (int e = 0; e < 2; e++) {
         const float v = x[n][2 * r + e], d = dp[n][2 * r + e];
-        const float sum = e ? sums.y : sums.x;
+        const float sum = e ? sums.w : sums.y;
         y[e] = !DROP || word[r][e] & (n % 2 ? 16u : 1u) ? v : 0;
         dy[e] = DROP ? fmaf(y[e], d, -v * sum) : v * (d - sum);
       }
@@ -129,11 +128,14 @@ keys_finish(const attention_args &a, const backward_place &at, int half,
   T *out = (T *)a.dqkv + at.k + (at.key + first) * at.pitch;
   const int rows = a.seq - at.key - first;
   char *own = v + first * D * 2;
-  float4 angles[D / 16];
-  if (a.table) backward_angles<D>(a, at.key + first, 0, angles);
+  float4 upper[D / 16], lower[D / 16];
+  if (a.table) backward_angles<D>(a, at.key + first, 0, upper);
   store_rows<T, D>(dv, a.factor, a.factor, own, out + a.kv_heads * a.width,
                    at.pitch, rows, a.width);
-  if (a.table) backward_turn<D>(a, at.key + first, angles, dk);
+  if (a.table) {
+    backward_angles<D>(a, at.key + first, 1, lower);
+    backward_turn<D>(a.sense, upper, lower, dk);
+  }
   store_rows<T, D>(dk, scale, scale, own, out, at.pitch, rows, a.width);
 }
 
@@ -147,7 +149,7 @@ keys_tile(const memory &m, float unit, uint32_t k, int half, int n,
   const int slot = n % STAGES, lane = threadIdx.x & 31;
   const uint32_t q = m.at + STAGES_AT + slot * STAGE;
   const char *side = m.bytes + SIDE_AT + slot * SIDE;
-  const float *lse = (const float *)(const void *)side + (lane & 3) * 2;
+  const float4 *stats = (const float4 *)(const void *)side + (lane & 3);
   const char *kept = side + ROWS * 8 + half * KEPT + (lane & 3) * 32 +
                      threadIdx.x / 32 % 2 * 8;
   float s[8][4], dp[8][4];
@@ -158,10 +160,10 @@ keys_tile(const memory &m, float unit, uint32_t k, int half, int n,
   group_wait<1>();
   group_result(s);
   if (before && lane == 0) barrier_arrive(before);
-  keys_exp(lse, unit, diagonal, s);
+  keys_exp(stats, unit, diagonal, s);
   group_wait<0>();
   group_result(dp);
-  keys_softmax<T, DROP>(lse + ROWS, kept, s, dp, p, ds);
+  keys_softmax<T, DROP>(stats, kept, s, dp, p, ds);
   group_begin();
   group_gather<T>(p, q + TILE, dv);
   keys_put(m, half, n, ds);
@@ -207,6 +209,7 @@ keys_side(const attention_args &a, const extent &e, const memory &m) {
     barrier_among(KEY_BARRIER + 1 + group, 128); /* none reads v any more */
     if (a.heads == a.kv_heads || keys_group(a, e, at, half, dk, dv))
       keys_finish<T>(a, at, half, dk, dv, m.bytes + slot * PAIR + KEY_TILE);
+    shared_written(); /* v's place, which is copied to next */
     __syncwarp();
     if (lane == 0) barrier_arrive(m.barrier(PAIR_FREE + slot));
   }

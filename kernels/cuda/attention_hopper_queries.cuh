@@ -98,11 +98,14 @@ queries_add(const attention_args &a, const memory &m,
   group_result(dq);
   if (threadIdx.x % 32 == 0) barrier_arrive(m.barrier(TAKEN + hand));
   if (at.key == 0) {
-    float4 angles[D / 16];
+    float4 upper[D / 16], lower[D / 16];
     const int first = queries_first(at);
-    if (a.table) backward_angles<D>(a, first, 0, angles);
+    if (a.table) {
+      backward_angles<D>(a, first, 0, upper);
+      backward_angles<D>(a, first, 1, lower);
+    }
     if (before > 0) turn_take<8, 128>(dq, sum);
-    if (a.table) backward_turn<D>(a, first, angles, dq);
+    if (a.table) backward_turn<D>(a.sense, upper, lower, dq);
     queries_store<T>(a, at, dq);
     return;
   }

@@ -117,20 +117,16 @@ __device__ __forceinline__ void backward_angles(const attention_args &a,
                           n * 8 + (lane & 3) * 2);
 }
 
-/* Those 16 rows turned; `upper` was asked for before, since it takes a while:
- * awaiting turns empties the nearest cache. */
+/* Those 16 rows turned. */
 template <int D>
-__device__ __forceinline__ void backward_turn(const attention_args &a,
-                                              int first,
-                                              const float4 upper[D / 16],
-                                              float c[D / 8][4]) {
-  float4 lower[D / 16];
-  backward_angles<D>(a, first, 1, lower);
+__device__ __forceinline__ void
+backward_turn(float sense, const float4 upper[D / 16],
+              const float4 lower[D / 16], float c[D / 8][4]) {
 #pragma unroll
   for (int r = 0; r < 2; r++)
 #pragma unroll
     for (int n = 0; n < D / 16; n++)
-      backward_turn_pair(a.sense, r ? lower[n] : upper[n], &c[n][2 * r],
+      backward_turn_pair(sense, r ? lower[n] : upper[n], &c[n][2 * r],
                          &c[n + D / 16][2 * r]);
 }
 

@@ -36,7 +36,7 @@ cp Makefile README.md "$room"
 code=${arch/#90/90a}
 nvcc -std=c++17 -O3 -gencode "arch=compute_$code,code=sm_$code" \
   -o "$out/tests/test_attention" tests/device/test_attention.cu \
-  kernels/cuda/attention_[fbp]*.cu
+  kernels/cuda/attention_[fbp]*.cu kernels/cuda/bulk.cu
 # All libraries but the C library's own, which come with its loader, and CUDA's.
 for f in llmhost chart.so; do
   [ ! -e "build/release/$f" ] || ldd "build/release/$f"

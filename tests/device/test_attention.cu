@@ -3,7 +3,7 @@
  * (with `bench`) timings. Needs no Lua and no backend:
  *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a \
  *     -o test_attention tests/device/test_attention.cu \
- *     kernels/cuda/attention_[fbp]*.cu
+ *     kernels/cuda/attention_[fbp]*.cu kernels/cuda/bulk.cu
  *   ./test_attention [small | lengths | turned | bench [B H K p]] */
 #include <math.h>
 #include <stdio.h>
