@@ -1,6 +1,8 @@
-/* Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011) and
- * the fixed way in which elements draw from it. One formula for the host, the
- * CPU backend and the CUDA backend, so that all of them draw the same bits.
+/* Counter-based random numbers: Philox4x32-7 (Salmon et al., SC 2011: the
+ * fewest rounds that pass all of BigCrush; what dropout and its like cost on a
+ * GPU is for the most part these rounds) and the fixed way in which elements
+ * draw from it. One formula for the host, the CPU backend and the CUDA backend,
+ * so that all of them draw the same bits.
  *
  *   key     = (seed low, seed high)
  *   counter = (element / 8 low, element / 8 high, stream, step)
@@ -13,6 +15,8 @@
 
 #include "math.h"
 
+enum { LK_PHILOX_ROUNDS = 7 };
+
 typedef struct lk_rng_word4 {
   uint32_t w[4];
 } lk_rng_word4;
@@ -22,7 +26,7 @@ LK_BOTH lk_rng_word4 lk_philox(uint64_t seed, uint64_t block, uint32_t stream,
   uint32_t c0 = (uint32_t)block, c1 = (uint32_t)(block >> 32);
   uint32_t c2 = stream, c3 = step;
   uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < LK_PHILOX_ROUNDS; round++) {
     uint64_t p0 = (uint64_t)0xD2511F53u * c0;
     uint64_t p1 = (uint64_t)0xCD9E8D57u * c2;
     uint32_t n0 = (uint32_t)(p1 >> 32) ^ c1 ^ k0;

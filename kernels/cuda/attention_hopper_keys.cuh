@@ -117,8 +117,8 @@ keys_group(const attention_args &a, const extent &e, const backward_place &at,
   return false;
 }
 
-/* dk and dv of the warp's keys, through its rows of v; what turns dk comes while
- * dv is stored. */
+/* dk and dv of the warp's keys, through its rows of v; what turns dk comes
+ * while dv is stored. */
 template <typename T>
 static __device__ __forceinline__ void
 keys_finish(const attention_args &a, const backward_place &at, int half,

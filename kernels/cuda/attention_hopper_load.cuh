@@ -1,5 +1,5 @@
-/* Hopper's attention backward, warpgroup 0: a thread that has tiles copied ahead
- * for the others, and one that passes their turns on. */
+/* Hopper's attention backward, warpgroup 0: a thread that has tiles copied
+ * ahead for the others, and one that passes their turns on. */
 #ifndef LK_CUDA_ATTENTION_HOPPER_LOAD_CUH
 #define LK_CUDA_ATTENTION_HOPPER_LOAD_CUH
 

@@ -13,7 +13,7 @@ extern "C" {
 
 /* A tensor as the copy engine sees it: `rank` sizes from the innermost on,
  * elements without gaps there, bytes from one to the next of the others; what
- * of a box lies outside comes as zeros. `rows`: 128 bytes of a 16-bit type each,
+ * of a box lies outside comes as zeros. `rows`: 128 bytes of a 16-bit type,
  * whose 16-byte pieces are permuted by their row, as products want them. */
 typedef struct bulk_tensor {
   const void *data;

@@ -31,7 +31,7 @@ static __device__ __forceinline__ void draws_make(uint64_t seed,
     w[n][3] = step;
   }
 #pragma unroll
-  for (int round = 0; round < 10; round++) {
+  for (int round = 0; round < LK_PHILOX_ROUNDS; round++) {
     /* opaque: as base + constant, keys would be made again for each counter */
     asm volatile("" : "+r"(k0), "+r"(k1));
 #pragma unroll

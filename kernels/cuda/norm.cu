@@ -390,7 +390,7 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     unpack8(T, xs[k], v);
     view_load(view_f32(a.w.data), g * 8, 8, true, w);
 #pragma unroll
-    for (int j = 0; j < 8; j++) dot += u[j] * w[j] * v[j];
+    for (int j = 0; j < 8; j++) dot = fmaf(u[j] * w[j], v[j], dot);
   }
   float pull = rstd * rstd * rstd * warp_sum(dot) / (float)width;
   stage.wait();
@@ -404,8 +404,8 @@ static __device__ __forceinline__ void norm_backward_row_fast(
     view_load(view_f32(a.w.data), g * 8, 8, true, w);
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-      dw[k][j] += u[j] * (v[j] * rstd);
-      u[j] = e[j] + (u[j] * (w[j] * rstd) - v[j] * pull);
+      dw[k][j] = fmaf(u[j], v[j] * rstd, dw[k][j]);
+      u[j] = fmaf(u[j], w[j] * rstd, fmaf(-v[j], pull, e[j]));
     }
     dys[k] = pack8(T, u);
     dx[g] = dys[k];

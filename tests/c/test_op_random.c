@@ -1,17 +1,17 @@
 /* Philox and the draws of rng.h, dropout, randn. */
 #include "ops.h"
 
-/* Known answers of Random123 for philox4x32-10. */
+/* Known answers of Random123 for philox4x32-7. */
 static void test_philox(void) {
   static const struct {
     uint64_t seed, block;
     uint32_t stream, step, want[4];
   } cases[] = {
-      {0, 0, 0, 0, {0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}},
+      {0, 0, 0, 0, {0x5f6fb709, 0x0d893f64, 0x4f121f81, 0x4f730a48}},
       {UINT64_MAX, UINT64_MAX, UINT32_MAX, UINT32_MAX,
-       {0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd}},
+       {0x5207ddc2, 0x45165e59, 0x4d8ee751, 0x8c52f662}},
       {0x299f31d0a4093822, 0x85a308d3243f6a88, 0x13198a2e, 0x03707344,
-       {0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1}}};
+       {0x4dfccaba, 0x190a87f0, 0xc47362ba, 0xb6b5242a}}};
   for (int i = 0; i < 3; i++) {
     lk_rng_word4 r = lk_philox(cases[i].seed, cases[i].block, cases[i].stream,
                                cases[i].step);
