@@ -189,7 +189,7 @@ static void check_attention(lk_attr a) {
   c.call.in[3] = forward.out[1];
   c.call.in[4] = clock;
   c.half_in = 7;
-  c.rough = 8; /* lse and o are of the unrounded qkv */
+  c.rough = 12; /* lse and o are of the unrounded qkv */
   c.exact = 1e-4;
   back_run(c);
   c.call.in[5] = forward.out[2];
