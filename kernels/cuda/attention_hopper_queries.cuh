@@ -91,19 +91,18 @@ queries_add(const attention_args &a, const memory &m,
             uint32_t made, int n, uint32_t keys, int &left) {
   float *sum = a.dq + place * (ROWS * D) - QUERIES * 4; /* of its threads */
   float dq[8][4];
+  float4 upper[D / 16], lower[D / 16];
   const int hand = n % HANDS;
+  if (at.key == 0 && a.table) {
+    backward_angles<D>(a, queries_first(at), 0, upper);
+    backward_angles<D>(a, queries_first(at), 1, lower);
+  }
   queries_make<T>(m.at + DS_AT + hand * DS_TILE, keys, dq);
   if (made != before) turn_await(a.dq_turns + place, before);
   group_wait<0>();
   group_result(dq);
   if (threadIdx.x % 32 == 0) barrier_arrive(m.barrier(TAKEN + hand));
   if (at.key == 0) {
-    float4 upper[D / 16], lower[D / 16];
-    const int first = queries_first(at);
-    if (a.table) {
-      backward_angles<D>(a, first, 0, upper);
-      backward_angles<D>(a, first, 1, lower);
-    }
     if (before > 0) turn_take<8, 128>(dq, sum);
     if (a.table) backward_turn<D>(a.sense, upper, lower, dq);
     queries_store<T>(a, at, dq);
