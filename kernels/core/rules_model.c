@@ -233,11 +233,17 @@ static lk_status check_table(const lk_call *call, int i, int x,
                  table->shape.dim[0]);
 }
 
+/* In place v is not touched, and the least counts. */
 LK_RULE(rule_rope) {
   const lk_tensor *x = &call->in[0];
+  const lk_attr *a = &call->attr;
   LK_TRY(check_qkv(profile, call, 0, error));
   LK_TRY(check_table(call, 1, 0, error));
-  cost->flops = 3 * lk_count_of(x);
+  double turned = (double)(a->heads + a->kv_heads) /
+                  (double)(a->heads + 2 * a->kv_heads);
+  cost->flops = 3 * turned * lk_count_of(x);
+  cost->bytes = 2 * turned * (double)lk_tensor_bytes(x) +
+                (double)lk_tensor_bytes(&call->in[1]);
   return lk_give(call, 0, x->dtype, x->shape, error);
 }
 
