@@ -1,10 +1,12 @@
 /* NF4R's update where all is whole, at the memory's rate: what it is for each
  * weight (nf4r.cu has the plain form), in fewer instructions. The bits are the
- * CPU's (-fmad=false); tests/c/test_backends.c compares them.
+ * CPU's (-fmad=false); tests/c/test_backends.c compares them, and
+ * tests/c/test_nf4r_quick.c the formulas of nf4r_quick.h without a device.
  *
  * Addresses in tables come ready from the bits: the tables' own, whose last
  * byte is 0, codes times four, and 64 for the side below. */
 #include "nf4r.cuh"
+#include "nf4r_quick.h"
 
 /* --- tables --------------------------------------------------------------- */
 
@@ -57,14 +59,6 @@ static __device__ __forceinline__ uint32_t sides_open(void) {
   return address;
 }
 
-/* x / d, correctly rounded, from 1 / d as the sum of two: found true of all
- * mantissas, for 127 and each half. Only what is below 2^-110 can be off by its
- * last bit, which no sum with a draw sees. */
-static __device__ __forceinline__ float over(float x, float inverse,
-                                             float rest) {
-  return __fmaf_rn(x, inverse, x * rest);
-}
-
 /* --- a group -------------------------------------------------------------- */
 
 /* Eight weights as they are in memory; of a group that is not there, zeros. */
@@ -87,7 +81,7 @@ static __device__ __forceinline__ float moved(const nf4r_step &s,
   const float inverse = 1.0f / 127.0f, rest = 0x1.020408p-35f;
   float whole = sides_at<NF4R_AT(half)>(address) * (float)(int8_t)r;
   float w = lk_nf4r_moved(absmax, sides_at<NF4R_AT(value)>(address),
-                          over(whole, inverse, rest));
+                          nf4r_over(whole, inverse, rest));
   return lk_muon_step(w, o, s.rate, s.scale, s.decay);
 }
 
@@ -128,17 +122,11 @@ static __device__ __forceinline__ float nf4r_absmax(const float w[8]) {
   return most;
 }
 
-/* lk_nf4_code of |u| <= 1 + 2^-20, as its address. A cubic through the
- * thresholds, threshold i within 0.17 of i + 1/2, says how many of them lie
- * below u, or one less: a comparison decides. It is counted downwards from
- * 15.75 in quarters, so that the bits' complement is four times the number, and
- * that of a NaN 0. */
+/* lk_nf4_code of |u| <= 1 + 2^-20, as its address: a guess, and a comparison
+ * decides. */
 static __device__ __forceinline__ uint32_t nf4r_code(uint32_t tables,
                                                      float u) {
-  float slope = __fmaf_rn(u, __fmaf_rn(u, 4.5974875f, -0.90170941f),
-                          -11.536929f);
-  float z = __fmaf_ru(u, slope, 3145728.0f + 8.75f);
-  uint32_t address = (~__float_as_uint(z) & 0x3Cu) | tables;
+  uint32_t address = nf4r_guess(u) | tables;
   return u > sides_at<NF4R_AT(threshold)>(address) ? address + 4 : address;
 }
 
@@ -149,8 +137,8 @@ static __device__ __forceinline__ uint32_t nf4r_rest(float u, uint32_t code,
                                                      float power) {
   float e = u - sides_at<NF4R_AT(value)>(code);
   uint32_t side = code | (__float_as_uint(e) >> 25 & 64u);
-  float steps = over(127.0f * e, sides_at<NF4R_AT(inverse)>(side),
-                     sides_at<NF4R_AT(rest)>(side));
+  float steps = nf4r_over(127.0f * e, sides_at<NF4R_AT(inverse)>(side),
+                          sides_at<NF4R_AT(rest)>(side));
   return __float_as_uint(__fadd_rd(steps + (draw - power), 12582912.0f));
 }
 
