@@ -12,7 +12,7 @@ LK_BOTH float nf4r_over(float x, float inverse, float rest) {
   return fmaf(x, inverse, x * rest);
 }
 
-/* x · y + z rounded up to a multiple of 1/4, for a sum between 2^21 and 2^22. */
+/* x · y + z rounded up to a quarter, for a sum between 2^21 and 2^22. */
 LK_BOTH float nf4r_up(float x, float y, float z) {
 #ifdef __CUDA_ARCH__
   return __fmaf_ru(x, y, z);
