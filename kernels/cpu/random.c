@@ -100,7 +100,7 @@ static inline void draw_group(const draw_source *s, uint64_t block,
     c.c2[i] = none + s->stream;
     c.c3[i] = none + s->step;
   }
-#pragma GCC unroll 10
+#pragma GCC unroll LK_PHILOX_ROUNDS
   for (int round = 0; round < LK_PHILOX_ROUNDS; round++, k0 += w0, k1 += w1)
     draw_round(&c, k0, k1);
   for (int i = 0; i < DRAW_VECTORS; i++, word += 4 * DRAW_LANES) {

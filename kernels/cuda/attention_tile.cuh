@@ -85,13 +85,6 @@ __device__ __forceinline__ void copy_async8(uint32_t to, const void *from,
                : "memory");
 }
 
-__device__ __forceinline__ void copy_async4(uint32_t to, const void *from,
-                                            bool present) {
-  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to),
-               "l"(from), "r"(present ? 4 : 0)
-               : "memory");
-}
-
 __device__ __forceinline__ void copy_commit() {
   asm volatile("cp.async.commit_group;" ::: "memory");
 }

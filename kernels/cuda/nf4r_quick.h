@@ -12,6 +12,10 @@ LK_BOTH float nf4r_over(float x, float inverse, float rest) {
   return fmaf(x, inverse, x * rest);
 }
 
+LK_BOTH float nf4r_over_127(float x) {
+  return nf4r_over(x, 1.0f / 127.0f, 0x1.020408p-35f);
+}
+
 /* x · y + z rounded up to a quarter, for a sum between 2^21 and 2^22. */
 LK_BOTH float nf4r_up(float x, float y, float z) {
 #ifdef __CUDA_ARCH__

@@ -78,10 +78,9 @@ typedef struct nf4r_step {
 static __device__ __forceinline__ float moved(const nf4r_step &s,
                                               uint32_t address, uint32_t r,
                                               float absmax, float o) {
-  const float inverse = 1.0f / 127.0f, rest = 0x1.020408p-35f;
   float whole = sides_at<NF4R_AT(half)>(address) * (float)(int8_t)r;
   float w = lk_nf4r_moved(absmax, sides_at<NF4R_AT(value)>(address),
-                          nf4r_over(whole, inverse, rest));
+                          nf4r_over_127(whole));
   return lk_muon_step(w, o, s.rate, s.scale, s.decay);
 }
 

@@ -63,7 +63,16 @@ static void check_quotients(float d) {
 }
 
 static void test_quotients(void) {
+  float inverse, rest;
+  inverse_of(127.0f, &inverse, &rest);
+  CHECK(nf4r_over_127(1e6f) == nf4r_over(1e6f, inverse, rest), "%a, %a",
+        (double)inverse, (double)rest);
   check_quotients(127.0f);
+  for (int code = 0; code < CODES; code++) /* what a residual stands for */
+    for (int r = -127; r <= 127; r++) {
+      float x = lk_nf4r_half(code, r < 0) * (float)r;
+      CHECK(nf4r_over_127(x) == x / 127.0f, "%d of code %d", r, code);
+    }
   for (int side = 0; side < 2; side++)
     for (int code = 0; code < CODES; code++)
       check_quotients(lk_nf4r_half(code, side));

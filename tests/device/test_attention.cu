@@ -301,35 +301,12 @@ static int by_value(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-/* Median milliseconds of f(x). */
-static float milliseconds(void (*f)(const problem *), const problem *x) {
-  enum { RUNS = 21 };
-  cudaEvent_t start, end;
-  float ms[RUNS];
-  CUDA(cudaEventCreate(&start));
-  CUDA(cudaEventCreate(&end));
-  for (int i = -5; i < RUNS; i++) {
-    CUDA(cudaEventRecord(start));
-    f(x);
-    CUDA(cudaEventRecord(end));
-    CUDA(cudaEventSynchronize(end));
-    if (i >= 0) CUDA(cudaEventElapsedTime(&ms[i], start, end));
-  }
-  qsort(ms, RUNS, sizeof *ms, by_value);
-  CUDA(cudaEventDestroy(start));
-  CUDA(cudaEventDestroy(end));
-  return ms[RUNS / 2];
-}
-
-/* Milliseconds of f(x) back to back at the device's limit. */
-static float sustained(void (*f)(const problem *), const problem *x) {
-  const float span = 60;
+/* Milliseconds of each of `runs` runs of f(x), back to back. */
+static float timed(void (*f)(const problem *), const problem *x, int runs) {
   cudaEvent_t start, end;
   float ms;
-  int runs = (int)(span / milliseconds(f, x)) + 1;
   CUDA(cudaEventCreate(&start));
   CUDA(cudaEventCreate(&end));
-  for (int i = 0; i < runs; i++) f(x);
   CUDA(cudaEventRecord(start));
   for (int i = 0; i < runs; i++) f(x);
   CUDA(cudaEventRecord(end));
@@ -338,6 +315,26 @@ static float sustained(void (*f)(const problem *), const problem *x) {
   CUDA(cudaEventDestroy(start));
   CUDA(cudaEventDestroy(end));
   return ms / (float)runs;
+}
+
+/* Median milliseconds of f(x), alone. */
+static float milliseconds(void (*f)(const problem *), const problem *x) {
+  enum { RUNS = 21 };
+  float ms[RUNS];
+  for (int i = -5; i < RUNS; i++) {
+    float t = timed(f, x, 1);
+    if (i >= 0) ms[i] = t;
+  }
+  qsort(ms, RUNS, sizeof *ms, by_value);
+  return ms[RUNS / 2];
+}
+
+/* The same at the device's limit: after as many runs as take `span`. */
+static float sustained(void (*f)(const problem *), const problem *x) {
+  const float span = 60;
+  int runs = (int)(span / milliseconds(f, x)) + 1;
+  timed(f, x, runs);
+  return timed(f, x, runs);
 }
 
 static void stats_alone(const problem *x) {
