@@ -1,32 +1,44 @@
 /* Which of some algorithms runs a product fastest. Long products, run back to
  * back, hold the device at its power limit, where what is fastest alone, at
- * high clocks, often is not: what counts there is time at the limit. */
+ * high clocks, often is not: what counts there is time at the limit. So they
+ * run back to back, on a device that has come to its limit before, in rounds
+ * that fewer and fewer take part in. */
 #include "gemm_private.cuh"
 
-enum { RUNS = 3 }; /* of a candidate alone; the least time counts */
+enum {
+  RUNS = 2,    /* of a candidate alone; the least time counts */
+  SECOND = 16, /* candidates in the second round, at most, ... */
+  LAST = 4     /* ... and in the last */
+};
 
 /* A later candidate must take less than this share of an earlier one's time,
- * alone and back to back. */
+ * alone and back to back. A variant must be better by more than times repeat:
+ * of many that are alike the least time is luck, and the library's guess is
+ * not. */
 static const float ALONE_SHARE = 0.99f, SUSTAINED_SHARE = 0.995f;
+static const float VARIANT_SHARE = 0.97f;
 
-/* So many times the least time alone: what is above it is not run again, and
- * what is below it takes part in the second round. One that was 11.5 % slower
- * alone has been 8 % faster back to back. */
-static const float HOPELESS = 1.2f, SURVIVES = 1.12f;
+/* So many times the least time: what is above it after the first and the second
+ * round is out. What takes a fifth longer alone has been the best at the
+ * limit. */
+static const float FIRST_LIMIT = 1.25f, SECOND_LIMIT = 1.06f;
 
-/* Milliseconds. Products below LONG get no second round: launches and what
- * runs between them weigh more there than the limit. HEAT comes before the
- * first second round of all, SETTLE before each survivor's TIMED: the device's
- * clocks follow what it runs only after a while. */
-static const float LONG = 0.05f, HEAT = 100, SETTLE = 40, TIMED = 40;
+/* Milliseconds. Products below LONG get one round alone: launches and what runs
+ * between them weigh more there than the limit. HEAT comes before the second
+ * round: a device that has rested takes 80 ms to come down to its limit, and
+ * who runs first then wins by a tenth. Each candidate runs SETTLE before it is
+ * timed. The last round goes there and back, as the limit itself moves by some
+ * percent within a second. */
+static const float LONG = 0.05f, HEAT = 100;
+static const float SECOND_SETTLE = 2, SECOND_TIMED = 4;
+static const float LAST_SETTLE = 20, LAST_TIMED = 20;
 
 /* A product to be timed; results go to `room`. */
 typedef struct trial {
   lk_context *context;
   const gemm *g;
   const gemm_entry *e;
-  const cublasLtMatmulHeuristicResult_t *found;
-  int count;
+  const gemm_candidates *list;
   void *room;
 } trial;
 
@@ -40,7 +52,7 @@ static float time_of(const trial *t, int i, int before, int runs) {
   float all = INFINITY;
   for (int n = 0; n < before + runs; n++) {
     if (n == before) cudaEventRecord(s->start, stream);
-    if (gemm_launch(t->context, g, t->e, &t->found[i].algo, c, t->room) !=
+    if (gemm_launch(t->context, g, t->e, &t->list->algorithm[i], c, t->room) !=
         CUBLAS_STATUS_SUCCESS)
       return INFINITY;
   }
@@ -57,58 +69,87 @@ static float time_alone(const trial *t, int i, float limit) {
   for (int n = 0; n < RUNS; n++) {
     float ms = time_of(t, i, n == 0, 1);
     if (ms < least) least = ms;
-    if (!(ms < limit * HOPELESS)) break;
+    if (!(ms < limit * FIRST_LIMIT)) break;
   }
   return least;
 }
 
-/* How many runs of `ms` each take `span`. */
-static int runs_in(float span, float ms) { return (int)ceilf(span / ms); }
+/* Candidate `i`, which takes about `ms`, again: back to back. */
+static float time_settled(const trial *t, int i, float ms, float settle,
+                          float timed) {
+  if (ms == INFINITY) return INFINITY;
+  return time_of(t, i, (int)ceilf(settle / ms), (int)ceilf(timed / ms));
+}
 
 /* The first of the least times, where a later one must be below `share` of an
  * earlier one; -1 when all are infinite. */
-static int least_of(const float *ms, int count, float share) {
+static int least_in(const float *ms, int first, int last, float share) {
   int best = -1;
-  for (int i = 0; i < count; i++)
+  for (int i = first; i < last; i++)
     if (ms[i] < (best < 0 ? INFINITY : ms[best] * share)) best = i;
   return best;
 }
 
-/* The second round: the fastest at the power limit of those whose time alone
- * is finite. */
-static int sustained(const trial *t, const float *alone, int best) {
-  struct gemm_table *table = cuda_of(t->context)->gemm;
-  float ms[GEMM_CANDIDATES];
-  if (!table->hot) time_of(t, best, 0, runs_in(HEAT, alone[best]));
-  table->hot = true;
-  for (int i = 0; i < t->count; i++)
-    ms[i] = alone[i] < INFINITY ? time_of(t, i, runs_in(SETTLE, alone[i]),
-                                          runs_in(TIMED, alone[i]))
-                                : INFINITY;
-  int fastest = least_of(ms, t->count, SUSTAINED_SHARE);
+/* The same of all candidates, of which a variant must be better by far. */
+static int least_of(const trial *t, const float *ms, float share) {
+  int plain = least_in(ms, 0, t->list->plain, share);
+  int varied = least_in(ms, t->list->plain, t->list->count, share);
+  if (plain < 0 || varied < 0) return plain < 0 ? varied : plain;
+  return ms[varied] < ms[plain] * VARIANT_SHARE ? varied : plain;
+}
+
+/* Leave the `most` least times that are within `limit` of the least, and the
+ * least of what is no variant; the others become infinite. */
+static void leave(const trial *t, float *ms, int most, float limit) {
+  const int count = t->list->count;
+  float all[GEMM_CANDIDATES], least = INFINITY;
+  int plain = least_in(ms, 0, t->list->plain, 1);
+  memcpy(all, ms, (size_t)count * sizeof *ms);
+  for (int i = 0; i < count; i++) least = fminf(least, all[i]);
+  for (int i = 0; i < count; i++) {
+    int before = 0;
+    for (int j = 0; j < count; j++)
+      before += all[j] < all[i] || (all[j] == all[i] && j < i);
+    if (i != plain && (before >= most || !(all[i] <= least * limit)))
+      ms[i] = INFINITY;
+  }
+}
+
+/* The rounds back to back: the fastest at the power limit of those whose time
+ * alone is finite; `best` alone. */
+static int fastest_sustained(const trial *t, float *ms, int best) {
+  const int count = t->list->count;
+  float again[GEMM_CANDIDATES];
+  time_of(t, best, 0, (int)ceilf(HEAT / ms[best]));
+  for (int i = 0; i < count; i++)
+    ms[i] = time_settled(t, i, ms[i], SECOND_SETTLE, SECOND_TIMED);
+  leave(t, ms, LAST, SECOND_LIMIT);
+  for (int i = 0; i < count; i++)
+    again[i] = time_settled(t, i, ms[i], LAST_SETTLE, LAST_TIMED);
+  for (int i = count - 1; i >= 0; i--)
+    again[i] += time_settled(t, i, ms[i], LAST_SETTLE, LAST_TIMED);
+  int fastest = least_of(t, again, SUSTAINED_SHARE);
   return fastest < 0 ? best : fastest;
 }
 
 static int fastest_of(const trial *t) {
-  float alone[GEMM_CANDIDATES], least = INFINITY;
-  int left = 0;
-  for (int i = 0; i < t->count; i++) {
-    alone[i] = time_alone(t, i, least);
-    least = fminf(least, alone[i]);
+  const int count = t->list->count;
+  float ms[GEMM_CANDIDATES] = {0}, least = INFINITY;
+  for (int i = 0; i < count; i++) {
+    ms[i] = time_alone(t, i, least);
+    least = fminf(least, ms[i]);
   }
-  int best = least_of(alone, t->count, ALONE_SHARE);
-  for (int i = 0; i < t->count; i++)
-    if (alone[i] > least * SURVIVES) alone[i] = INFINITY;
-    else left++;
-  return best < 0 || left < 2 || least < LONG ? best
-                                              : sustained(t, alone, best);
+  int best = least_of(t, ms, ALONE_SHARE);
+  if (best < 0 || least < LONG) return best;
+  leave(t, ms, SECOND, FIRST_LIMIT);
+  return fastest_sustained(t, ms, best);
 }
 
 /* Results go where the product's own will be written next; of one that adds to
  * what is there, to memory that is had for the moment. */
 int gemm_measure(lk_context *context, const gemm *g, const gemm_entry *e,
-                 const cublasLtMatmulHeuristicResult_t *found, int count) {
-  trial t = {context, g, e, found, count, g->d};
+                 const gemm_candidates *list) {
+  trial t = {context, g, e, list, g->d};
   if (g->c != g->d || g->beta == 0) return fastest_of(&t);
   size_t bytes = (size_t)lk_dtype_bytes(
       g->out, (g->batch - 1) * g->step_d + g->m * g->ldd);

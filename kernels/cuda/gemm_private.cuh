@@ -1,5 +1,6 @@
 /* What gemm.cu (descriptions, table, launches), gemm_choose.cu (which
- * algorithm) and gemm_measure.cu (which is fastest) share. */
+ * algorithm), gemm_candidates.cu (of which ones) and gemm_measure.cu (which is
+ * fastest) share. */
 #ifndef LK_CUDA_GEMM_PRIVATE_CUH
 #define LK_CUDA_GEMM_PRIVATE_CUH
 
@@ -24,14 +25,19 @@ typedef struct gemm_entry {
 
 enum {
   GEMM_ROOM = 2048,    /* entries; more than half full: start over */
-  GEMM_CANDIDATES = 12 /* algorithms that a choice is made of, at most */
+  GEMM_CANDIDATES = 48 /* algorithms that a choice is made of, at most */
 };
+
+/* Best guess first; from `plain` on variants that the library did not offer. */
+typedef struct gemm_candidates {
+  cublasLtMatmulAlgo_t algorithm[GEMM_CANDIDATES];
+  int plain, count;
+} gemm_candidates;
 
 struct gemm_table {
   cublasLtHandle_t library;
   cublasLtMatmulPreference_t preference;
   int count;
-  bool hot;        /* the device has worked at its power limit before */
   gemm_entry entry[GEMM_ROOM];
 };
 
@@ -60,12 +66,23 @@ CUDA_HIDDEN lk_status gemm_scale_mode(lk_context *context, gemm_entry *e,
 CUDA_HIDDEN lk_status gemm_choose(lk_context *context, const gemm *g,
                                   gemm_entry *e, const char *what);
 
+/* `list` = the library's usable candidates; how many. */
+CUDA_HIDDEN int gemm_offered(lk_context *context, const gemm_entry *e,
+                             gemm_candidates *list);
+
+/* Behind them what is worth measuring, too. */
+CUDA_HIDDEN void gemm_offer_more(lk_context *context, const gemm_entry *e,
+                                 gemm_candidates *list);
+
+/* Whether the library takes an algorithm that it did not offer just now. */
+CUDA_HIDDEN bool gemm_fits(lk_context *context, const gemm_entry *e,
+                           const cublasLtMatmulAlgo_t *algorithm);
+
 /* The candidate that runs the product fastest: back to back when it is long,
  * alone when it is short; an earlier one where they are about the same. -1
- * when it cannot be measured. Some 80 ms for each that is near the fastest. */
+ * when it cannot be measured. About half a second for a long product. */
 CUDA_HIDDEN int gemm_measure(lk_context *context, const gemm *g,
                              const gemm_entry *e,
-                             const cublasLtMatmulHeuristicResult_t *found,
-                             int count);
+                             const gemm_candidates *list);
 
 #endif
