@@ -1,5 +1,5 @@
 /* Hopper's copy engine (PTX ISA: cp.async.bulk; sm_90): boxes of tensors and
- * runs of bytes into shared memory, counted by barriers. */
+ * runs of bytes into shared memory, counted by barriers, and boxes back. */
 #ifndef LK_CUDA_BULK_CUH
 #define LK_CUDA_BULK_CUH
 
@@ -51,7 +51,45 @@ static __device__ __forceinline__ void bulk_box(uint32_t to,
                : "memory");
 }
 
-/* The same of a matrix. */
+/* The same of matrices. */
+static __device__ __forceinline__ void bulk_box(uint32_t to,
+                                                const CUtensorMap *map, int x,
+                                                int y, int z,
+                                                uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::"
+               "complete_tx::bytes [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+               "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier)
+               : "memory");
+}
+
+/* And to the same place in both blocks of a pair, each counting its bytes. */
+static __device__ __forceinline__ void
+bulk_box_both(uint32_t to, const CUtensorMap *map, int x, int y, int z,
+              uint32_t barrier) {
+  asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::"
+               "complete_tx::bytes.multicast::cluster [%0], "
+               "[%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
+               "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier),
+               "h"((unsigned short)3)
+               : "memory");
+}
+
+/* A box from shared memory: what of it lies outside is not written. */
+static __device__ __forceinline__ void bulk_put(const CUtensorMap *map, int x,
+                                                int y, int z, uint32_t from) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group "
+               "[%0, {%1, %2, %3}], [%4];" ::"l"(map),
+               "r"(x), "r"(y), "r"(z), "r"(from)
+               : "memory");
+}
+
+/* Until what this thread has put so far may be overwritten. */
+static __device__ __forceinline__ void bulk_put_wait() {
+  asm volatile("cp.async.bulk.commit_group;\n"
+               "cp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+/* One box of a matrix. */
 static __device__ __forceinline__ void bulk_box(uint32_t to,
                                                 const CUtensorMap *map, int x,
                                                 int y, uint32_t barrier) {

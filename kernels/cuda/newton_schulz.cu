@@ -24,6 +24,7 @@ typedef struct schulz {
   bool tall;
   int64_t k, rows, cols, side, size; /* side: of g; size: rows · cols */
   int64_t segment;                   /* steps between two products with x */
+  bool own;                          /* symmetric products by our kernel */
   char *x[2], *square[SCHULZ_SQUARES];
   float *partial;                    /* [k, LK_NS_PARTS] */
   float eps;
@@ -134,29 +135,26 @@ static lk_status schulz_symmetric(lk_context *context, const schulz *s,
   return cuts > 1 ? schulz_mirror(context, s, d, cuts) : LK_OK;
 }
 
-static bool schulz_fits(const lk_context *context, const schulz *s,
-                        int64_t depth) {
-  return schulz_square_fits(cuda_of(context), s->dtype, s->side, depth, s->k);
-}
-
-/* d = alpha · a bᵀ + beta · c, a and b of `depth` columns, by our own
- * kernel. */
-static lk_status schulz_own(lk_context *context, const schulz *s, float alpha,
-                            const char *a, const char *b, float beta,
-                            const char *c, char *d, int64_t depth) {
-  schulz_product p = {a, b, c, d, s->side, depth, depth, s->side * depth,
-                      alpha, beta};
-  return cuda_check(context, schulz_square_run(&p, s->k, cuda_stream(context)),
+/* Symmetric products by our own kernel. */
+static lk_status schulz_own(lk_context *context, const schulz *s,
+                            const schulz_product *p) {
+  return cuda_check(context,
+                    schulz_square_run(p, s->k, cuda_of(context)->processors,
+                                      true, cuda_stream(context)),
                     "newton_schulz: square");
 }
 
 /* d = alpha · a b + beta · c of symmetric matrices that commute. b is not taken
- * as its own transpose: b and c must have the same rounding errors. */
+ * as its own transpose: b and c must have the same rounding errors. Our own
+ * kernel does take it so, and makes all squares symmetric to the bit. */
 static lk_status schulz_square(lk_context *context, const schulz *s,
                                float alpha, const char *a, const char *b,
                                float beta, const char *c, char *d) {
-  if (schulz_fits(context, s, s->side))
-    return schulz_own(context, s, alpha, a, b, beta, c, d, s->side);
+  if (s->own) {
+    schulz_product p = {a, b, c, d, NULL, s->side, s->side, s->side,
+                        s->side * s->side, alpha, beta, 0, false};
+    return schulz_own(context, s, &p);
+  }
   gemm g = gemm_dense(s->dtype, s->dtype, false, false, s->side, s->side,
                       s->side, s->k);
   g.a = a;
@@ -171,19 +169,20 @@ static lk_status schulz_square(lk_context *context, const schulz *s,
 /* g = x xᵀ, xᵀ x when tall. */
 static lk_status schulz_gram(lk_context *context, const schulz *s,
                              const char *x, char *gram) {
-  bool own = schulz_fits(context, s, s->cols);
-  if (own && !s->tall)
-    return schulz_own(context, s, 1, x, x, 0, NULL, gram, s->cols);
+  int64_t depth = s->tall ? s->rows : s->cols;
+  if (s->own) {
+    schulz_product p = {x, x, NULL, gram, NULL, s->side, depth, s->cols,
+                        s->size, 1, 0, 0, s->tall};
+    return schulz_own(context, s, &p);
+  }
   gemm g = gemm_dense(s->dtype, s->dtype, s->tall, !s->tall, s->side, s->side,
-                      s->tall ? s->rows : s->cols, s->k);
+                      depth, s->k);
   g.lda = g.ldb = s->cols;
   g.step_a = g.step_b = s->size;
   g.a = g.b = x;
   g.d = gram;
-  LK_TRY(schulz_symmetric(context, s, g, s->tall ? 1 : s->cols,
-                          "newton_schulz: gram"));
-  /* our own products read matrices by columns as by rows */
-  return own ? schulz_mirror(context, s, gram, s->side / SCHULZ_TILE) : LK_OK;
+  return schulz_symmetric(context, s, g, s->tall ? 1 : s->cols,
+                          "newton_schulz: gram");
 }
 
 /* y = square x + beta x; x square when tall. */
@@ -210,11 +209,20 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
   view_set(q, at, view_get(s, at) + diagonal);
 }
 
-static lk_status schulz_shift(lk_context *context, const schulz *s,
-                              char *square, char *q) {
+/* p = c g² + b g, and q = p with a on its diagonal if q is not NULL. */
+static lk_status schulz_first(lk_context *context, const schulz *s,
+                              const char *g, char *p, char *q) {
+  if (s->own) {
+    schulz_product product = {g, g, g, p, q, s->side, s->side, s->side,
+                              s->side * s->side, SCHULZ_C, SCHULZ_B,
+                              SCHULZ_A, false};
+    return schulz_own(context, s, &product);
+  }
+  LK_TRY(schulz_square(context, s, SCHULZ_C, g, g, SCHULZ_B, g, p));
+  if (q == NULL) return LK_OK;
   dim3 grid((unsigned)cuda_pieces(s->side, CUDA_THREADS),
             (unsigned)(s->k * s->side));
-  view from = {square, (int)s->dtype}, to = {q, (int)s->dtype};
+  view from = {p, (int)s->dtype}, to = {q, (int)s->dtype};
   k_schulz_shift<<<grid, CUDA_THREADS, 0, cuda_stream(context)>>>(
       from, to, s->side, SCHULZ_A);
   return cuda_check(context, cudaGetLastError(), "newton_schulz: shift");
@@ -224,15 +232,13 @@ static lk_status schulz_shift(lk_context *context, const schulz *s,
 static lk_status schulz_steps(lk_context *context, const schulz *s,
                               int64_t steps, const char *x, char *y) {
   char *g = s->square[0], *p = s->square[1], *t = s->square[2];
-  char *q = NULL, *other = s->square[4];
+  char *q = s->square[3], *other = s->square[4];
   LK_TRY(schulz_gram(context, s, x, g));
   for (int64_t i = 0; i < steps; i++) {
-    LK_TRY(schulz_square(context, s, SCHULZ_C, g, g, SCHULZ_B, g, p));
+    bool shift = i == 0 && steps > 1;
+    LK_TRY(schulz_first(context, s, g, p, shift ? q : NULL));
     if (steps == 1) return schulz_apply(context, s, p, SCHULZ_A, x, y);
-    if (q == NULL) {
-      q = s->square[3];
-      LK_TRY(schulz_shift(context, s, p, q));
-    } else {
+    if (i > 0) {
       LK_TRY(schulz_square(context, s, 1, p, q, SCHULZ_A, q, other));
       char *swap = q;
       q = other;
@@ -262,7 +268,7 @@ static void schulz_place(schulz *s, const lk_call *call) {
   s->segment = squares == SCHULZ_SQUARES ? SCHULZ_SEGMENT : 1;
 }
 
-static schulz schulz_of(const lk_call *call) {
+static schulz schulz_of(const lk_context *context, const lk_call *call) {
   const lk_tensor *u = &call->in[0];
   const int64_t *dim = u->shape.dim + u->shape.rank - 2;
   schulz s = {};
@@ -275,6 +281,7 @@ static schulz schulz_of(const lk_call *call) {
   s.side = cuda_smaller(s.rows, s.cols);
   s.k = lk_tensor_count(u) / s.size;
   s.eps = (float)call->attr.eps;
+  s.own = schulz_square_fits(cuda_of(context), s.dtype, s.side, s.cols, s.k);
   schulz_place(&s, call);
   return s;
 }
@@ -304,7 +311,7 @@ struct schulz_cast {
 
 /* The last x is in o's memory wherever its elements fit there. */
 lk_status cuda_newton_schulz(lk_context *context, const lk_call *call) {
-  schulz s = schulz_of(call);
+  schulz s = schulz_of(context, call);
   const lk_tensor *o = &call->out[0];
   int64_t steps = call->attr.steps;
   int at = cuda_pieces(steps, s.segment) % 2 == 1 ? 0 : 1;

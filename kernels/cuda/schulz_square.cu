@@ -1,213 +1,231 @@
-/* Symmetric products for Newton-Schulz on Hopper's warpgroup instructions: of
- * d = alpha · a b + beta · c only the tiles on and below the diagonal are
- * computed, each written to its mirror place too, so that d is symmetric to the
- * bit. a and b are read along their rows: b stands for its own transpose.
+/* Symmetric products for Newton-Schulz on Hopper: of d = alpha · a bᵀ + beta ·
+ * c only what lies on and below the diagonal is computed, and written to its
+ * mirror place too, so that d is symmetric to the bit.
  *
- * A block has one tile of 128 × 128, two warpgroups 64 rows each; operands come
- * 64 columns at a time into three stages of shared memory, rows of 128 bytes
- * whose 16-byte pieces are permuted by their row (PTX ISA: wgmma, 128-byte
- * swizzle). sm_90a only; elsewhere schulz_square_fits says no. */
+ * One block a processor takes tile after tile of 128 rows by 256 columns, or by
+ * 128 where the rest lies above the diagonal or would keep few processors busy.
+ * Its warpgroups:
+ *   0  a thread has operands copied ahead, into a ring of stages of 64 terms;
+ *      two others have c copied before and results after a tile is summed
+ *   1, 2  own 64 rows each: they sum, and leave rounded results in shared
+ *      memory, first as they lie, then turned, in boxes of 64 × 64.
+ * Blocks may go in pairs, one below the other: each copies half of the columns'
+ * operand for both. sm_90a only; elsewhere schulz_square_fits says no. */
 #include "schulz.cuh"
-#include "warpgroup.cuh"
+#include "schulz_sums.cuh"
 
-enum {
-  SQUARE_SIDE = 128, SQUARE_DEPTH = 64, SQUARE_STAGES = 3,
-  SQUARE_THREADS = 256,
-  SQUARE_OPERAND = SQUARE_SIDE * SQUARE_DEPTH * 2,
-  SQUARE_STAGE = 2 * SQUARE_OPERAND,
-  SQUARE_BYTES = SQUARE_STAGES * SQUARE_STAGE + 1024, /* to be aligned */
-  SQUARE_PITCH = SQUARE_SIDE + 8 /* of the result in shared memory */
-};
-
-/* Tiles of all products. */
-static int64_t square_tiles(int64_t side, int64_t count) {
-  int64_t tiles = side / SQUARE_SIDE;
-  return tiles * (tiles + 1) / 2 * count;
-}
-
-/* With fewer tiles than processors the library's smaller ones win, unless there
- * are so few that nothing matters (and tests are to see this kernel). */
-bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
-                        int64_t depth, int64_t count) {
-  int64_t tiles = square_tiles(side, count);
-  return s->hopper && dtype == LK_F16 && side % SQUARE_SIDE == 0 &&
-         depth % SQUARE_DEPTH == 0 && depth >= SQUARE_DEPTH * SQUARE_STAGES &&
-         (tiles >= s->processors || tiles < 16);
-}
+namespace square {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* --- pieces of a product ------------------------------------------------- */
+/* --- warpgroup 0: copies -------------------------------------------------- */
 
-/* c [64, 128] += a [64, 16] · b [128, 16]ᵀ by the warpgroup. */
-static __device__ __forceinline__ void square_mma(float c[64], uint64_t a,
-                                                  uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
-      "%0, %1, %2, %3, %4, %5, %6, %7,"
-      "%8, %9, %10, %11, %12, %13, %14, %15,"
-      "%16, %17, %18, %19, %20, %21, %22, %23,"
-      "%24, %25, %26, %27, %28, %29, %30, %31,"
-      "%32, %33, %34, %35, %36, %37, %38, %39,"
-      "%40, %41, %42, %43, %44, %45, %46, %47,"
-      "%48, %49, %50, %51, %52, %53, %54, %55,"
-      "%56, %57, %58, %59, %60, %61, %62, %63}, "
-      "%64, %65, 1, 1, 1, 0, 0;"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3]),
-        "+f"(c[4]), "+f"(c[5]), "+f"(c[6]), "+f"(c[7]),
-        "+f"(c[8]), "+f"(c[9]), "+f"(c[10]), "+f"(c[11]),
-        "+f"(c[12]), "+f"(c[13]), "+f"(c[14]), "+f"(c[15]),
-        "+f"(c[16]), "+f"(c[17]), "+f"(c[18]), "+f"(c[19]),
-        "+f"(c[20]), "+f"(c[21]), "+f"(c[22]), "+f"(c[23]),
-        "+f"(c[24]), "+f"(c[25]), "+f"(c[26]), "+f"(c[27]),
-        "+f"(c[28]), "+f"(c[29]), "+f"(c[30]), "+f"(c[31]),
-        "+f"(c[32]), "+f"(c[33]), "+f"(c[34]), "+f"(c[35]),
-        "+f"(c[36]), "+f"(c[37]), "+f"(c[38]), "+f"(c[39]),
-        "+f"(c[40]), "+f"(c[41]), "+f"(c[42]), "+f"(c[43]),
-        "+f"(c[44]), "+f"(c[45]), "+f"(c[46]), "+f"(c[47]),
-        "+f"(c[48]), "+f"(c[49]), "+f"(c[50]), "+f"(c[51]),
-        "+f"(c[52]), "+f"(c[53]), "+f"(c[54]), "+f"(c[55]),
-        "+f"(c[56]), "+f"(c[57]), "+f"(c[58]), "+f"(c[59]),
-        "+f"(c[60]), "+f"(c[61]), "+f"(c[62]), "+f"(c[63])
-      : "l"(a), "l"(b));
-}
-
-/* A thread's part of copying 128 rows of 64 columns, `from` its first piece. */
-static __device__ __forceinline__ void square_load(uint32_t to,
-                                                   const __half *from,
-                                                   int64_t pitch) {
-  const int row = threadIdx.x / 8, piece = threadIdx.x % 8;
-#pragma unroll
-  for (int i = 0; i < SQUARE_SIDE; i += SQUARE_THREADS / 8) {
-    uint32_t at = to + (row + i) * 128 + (piece ^ (row & 7)) * 16;
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(at),
-                 "l"(from + i * pitch)
-                 : "memory");
-  }
-}
-
-/* One stage's part of the sum; waits until it is made. */
-static __device__ __forceinline__ void square_step(uint32_t stage,
-                                                   float c[64]) {
-  const uint32_t a = stage + threadIdx.x / 128 * (SQUARE_OPERAND / 2);
-  const uint32_t b = stage + SQUARE_OPERAND;
-  group_begin();
-#pragma unroll
-  for (int k = 0; k < SQUARE_DEPTH / 16; k++)
-    square_mma(c, group_operand(a + k * 32), group_operand(b + k * 32));
-  group_commit();
-}
-
-/* --- the tile's way out -------------------------------------------------- */
-
-/* alpha · sum + beta · c, rounded, into shared memory [128, SQUARE_PITCH]. */
+/* A step's box of an operand, from row (turned: column) `line` of boxes on. */
+template <bool BOTH, bool TURNED>
 static __device__ __forceinline__ void
-square_scale(const schulz_product &p, const __half *c, int row, int column,
-             const float sum[64], __half *tile) {
-  const int lane = threadIdx.x & 31;
-  const int i = threadIdx.x / 32 * 16 + lane / 4, j = lane % 4 * 2;
-#pragma unroll
-  for (int n = 0; n < 16; n++)
-#pragma unroll
-    for (int r = 0; r < 2; r++) {
-      const float *x = sum + 4 * n + 2 * r;
-      float2 y = make_float2(p.alpha * x[0], p.alpha * x[1]);
-      if (p.beta != 0) {
-        const __half *at =
-            c + (int64_t)(row + i + 8 * r) * p.side + column + n * 8 + j;
-        float2 z = __half22float2(*(const __half2 *)at);
-        y.x += p.beta * z.x, y.y += p.beta * z.y;
-      }
-      *(__half2 *)(tile + (i + 8 * r) * SQUARE_PITCH + n * 8 + j) =
-          __floats2half2_rn(y.x, y.y);
-    }
+load_box(uint32_t to, const CUtensorMap *map, int line, int step, int matrix,
+         uint32_t barrier) {
+  const int x = BOX * (TURNED ? line : step), y = BOX * (TURNED ? step : line);
+  if (BOTH) bulk_box_both(to, map, x, y, matrix, barrier);
+  else bulk_box(to, map, x, y, matrix, barrier);
 }
 
-/* The tile and its mirror image; on the diagonal the lower half is both. */
-static __device__ __forceinline__ void square_store(const __half *tile,
-                                                    __half *d, int64_t side,
-                                                    int row, int column) {
-  for (int at = threadIdx.x; at < SQUARE_SIDE * SQUARE_SIDE / 8;
-       at += SQUARE_THREADS) {
-    __align__(16) __half x[8], y[8];
-    const int i = at / 16, j = at % 16 * 8;   /* of a piece of the tile */
-    const int k = at % 128, l = at / 128 * 8; /* of one of the mirror's */
-#pragma unroll
-    for (int e = 0; e < 8; e++) {
-      const bool above = row == column && j + e > i;
-      x[e] = tile[above ? (j + e) * SQUARE_PITCH + i
-                        : i * SQUARE_PITCH + j + e];
-      y[e] = tile[(l + e) * SQUARE_PITCH + k];
+/* Operands of all tiles. */
+template <int PAIR, bool TURNED>
+static __device__ __forceinline__ void load_all(const work &k,
+                                                const maps &from,
+                                                const memory &m) {
+  const turns<PAIR> mine;
+  ring r = {0, 0};
+  for (int task = mine.first; task < k.p.tasks; task += mine.stride) {
+    const place at = place_of<PAIR>(k.p, task, mine.rank);
+    const int share = at.boxes / PAIR, first = mine.rank * share;
+    for (int s = 0; s < k.steps; s++, r.next()) {
+      const uint32_t to = m.at + r.slot * STAGE;
+      const uint32_t barrier = m.barrier(LOADED + r.slot);
+      barrier_wait(m.barrier(FREE + r.slot), r.phase ^ 1);
+      barrier_expect(barrier, (ROWS + at.boxes) * BOX_BYTES);
+      for (int i = 0; i < ROWS; i++)
+        load_box<false, TURNED>(to + i * BOX_BYTES, &from.a, at.row + i, s,
+                                at.matrix, barrier);
+      for (int i = first; i < first + share; i++)
+        load_box<PAIR == 2, TURNED>(to + (ROWS + i) * BOX_BYTES, &from.b,
+                                    at.column + i, s, at.matrix, barrier);
     }
-    *(uint4 *)(d + (row + i) * side + column + j) = *(const uint4 *)x;
-    if (row != column)
-      *(uint4 *)(d + (column + k) * side + row + l) = *(const uint4 *)y;
   }
 }
 
-/* --- the product --------------------------------------------------------- */
+/* A warpgroup's results as they lie, row `row` of boxes. */
+static __device__ __forceinline__ void
+put_rows(const work &k, const maps &to, const memory &m, const place &at,
+         int group, int row, int kept) {
+  for (int i = 0; i < kept; i++) {
+    const int x = (at.column + i) * BOX, y = row * BOX;
+    bulk_put(&to.d, x, y, at.matrix, m.result(group, i));
+    if (k.shifted && x != y)
+      bulk_put(&to.shifted, x, y, at.matrix, m.result(group, i));
+  }
+}
 
-static __device__ __forceinline__ void square_tile(const schulz_product &p,
-                                                   char *room) {
-  const uint32_t shared = (uint32_t)__cvta_generic_to_shared(room);
-  int row = 0, column = (int)blockIdx.x;
-  while (column > row) column -= ++row; /* tile (row, column), column <= row */
-  row *= SQUARE_SIDE, column *= SQUARE_SIDE;
-  const int64_t in = blockIdx.y * p.step, out = blockIdx.y * p.side * p.side;
-  const int64_t mine = threadIdx.x / 8 * p.pitch + threadIdx.x % 8 * 8;
-  const __half *a = (const __half *)p.a + in + row * p.pitch + mine;
-  const __half *b = (const __half *)p.b + in + column * p.pitch + mine;
-  const int steps = (int)(p.depth / SQUARE_DEPTH);
-  float sum[64];
-#pragma unroll
-  for (int i = 0; i < 64; i++) sum[i] = 0;
-  for (int s = 0; s < SQUARE_STAGES - 1; s++) {
-    square_load(shared + s * SQUARE_STAGE, a + s * SQUARE_DEPTH, p.pitch);
-    square_load(shared + s * SQUARE_STAGE + SQUARE_OPERAND,
-                b + s * SQUARE_DEPTH, p.pitch);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+/* Turned, the same; of a box on the diagonal only what is shifted is new. */
+static __device__ __forceinline__ void
+put_columns(const work &k, const maps &to, const memory &m, const place &at,
+            int group, int row, int kept) {
+  for (int i = 0; i < kept; i++) {
+    const int x = row * BOX, y = (at.column + i) * BOX;
+    if (x != y) bulk_put(&to.d, x, y, at.matrix, m.result(group, i));
+    if (k.shifted) bulk_put(&to.shifted, x, y, at.matrix, m.result(group, i));
   }
-  for (int s = 0; s < steps; s++) {
-    const int next = s + SQUARE_STAGES - 1;
-    const uint32_t to = shared + next % SQUARE_STAGES * SQUARE_STAGE;
-    asm volatile("cp.async.wait_group %0;" ::"n"(SQUARE_STAGES - 2)
-                 : "memory");
-    shared_written();
-    group_wait<0>();
-    __syncthreads(); /* the stage is there, and nobody reads the last one */
-    if (next < steps) {
-      square_load(to, a + next * SQUARE_DEPTH, p.pitch);
-      square_load(to + SQUARE_OPERAND, b + next * SQUARE_DEPTH, p.pitch);
-    }
-    asm volatile("cp.async.commit_group;" ::: "memory");
-    square_step(shared + s % SQUARE_STAGES * SQUARE_STAGE, sum);
+}
+
+/* c before and results after every tile of a warpgroup. */
+template <int PAIR>
+static __device__ __forceinline__ void pass_all(const work &k,
+                                                const maps &with,
+                                                const memory &m, int group) {
+  const turns<PAIR> mine;
+  const uint32_t ready = m.barrier(READY + group);
+  uint32_t phase = 0;
+  for (int task = mine.first; task < k.p.tasks;
+       task += mine.stride, phase ^= 1) {
+    const place at = place_of<PAIR>(k.p, task, mine.rank);
+    const int row = at.row + group, kept = kept_of(k, at, row);
+    const int read = k.beta != 0 ? kept : 0;
+    barrier_expect(ready, read * BOX_BYTES);
+    for (int i = 0; i < read; i++)
+      bulk_box(m.result(group, i), &with.c, (at.column + i) * BOX, row * BOX,
+               at.matrix, ready);
+    barrier_wait(m.barrier(MADE + group), 0);
+    put_rows(k, with, m, at, group, row, kept);
+    bulk_put_wait();
+    barrier_arrive(m.barrier(TAKEN + group));
+    barrier_wait(m.barrier(MADE + group), 1);
+    put_columns(k, with, m, at, group, row, kept);
+    bulk_put_wait();
   }
-  group_wait<0>();
-  __syncthreads();
-  __half *d = (__half *)p.d + out;
-  square_scale(p, (const __half *)p.c + out, row, column, sum,
-               (__half *)(void *)room);
-  __syncthreads();
-  square_store((const __half *)(const void *)room, d, p.side, row, column);
+}
+
+/* --- the kernel ---------------------------------------------------------- */
+
+template <int PAIR>
+static __device__ __forceinline__ void open_barriers(const memory &m) {
+  if (threadIdx.x != 0) return;
+  for (int i = 0; i < STAGES; i++) {
+    barrier_open(m.barrier(LOADED + i), 1);
+    barrier_open(m.barrier(FREE + i), ROWS * PAIR);
+  }
+  for (int i = 0; i < ROWS; i++) {
+    barrier_open(m.barrier(READY + i), 1);
+    barrier_open(m.barrier(MADE + i), 4);
+    barrier_open(m.barrier(TAKEN + i), 1);
+  }
+  barriers_opened();
 }
 #endif
 
-static __global__ void __launch_bounds__(SQUARE_THREADS, 2)
-    k_schulz_square(const schulz_product p) {
+/* No block of a pair begins before the other's barriers are there, or ends
+ * while the other writes to it. */
+template <int PAIR, bool TURNED>
+static __global__ void __launch_bounds__(THREADS, 1)
+    k_schulz_square(const work k, const __grid_constant__ maps with) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-  extern __shared__ char memory[];
-  const uint32_t at = (uint32_t)__cvta_generic_to_shared(memory);
-  square_tile(p, memory + (1024 - at % 1024) % 1024);
+  extern __shared__ char room[];
+  memory m;
+  m.at = (uint32_t)__cvta_generic_to_shared(room);
+  m.at += (1024 - m.at % 1024) % 1024;
+  open_barriers<PAIR>(m);
+  if (PAIR == 2) cluster_meet();
+  else __syncthreads();
+  if (threadIdx.x < 128) {
+    registers_fewer<COPY_REGISTERS>();
+    if (threadIdx.x == 0) load_all<PAIR, TURNED>(k, with, m);
+    else if (threadIdx.x == 32) pass_all<PAIR>(k, with, m, 0);
+    else if (threadIdx.x == 64) pass_all<PAIR>(k, with, m, 1);
+    __syncwarp();
+  } else {
+    registers_more<SUM_REGISTERS>();
+    sum_all<PAIR, TURNED>(k, m);
+  }
+  if (PAIR == 2) cluster_meet();
 #endif
+}
+
+/* --- launch --------------------------------------------------------------- */
+
+/* Boxes of `count` matrices [rows, columns] of f16. */
+static cudaError_t map_of(const void *data, int64_t rows, int64_t columns,
+                          int64_t pitch, int64_t step, int64_t count,
+                          CUtensorMap *map) {
+  bulk_tensor t = {data, LK_F16, 3,
+                   {(uint64_t)columns, (uint64_t)rows, (uint64_t)count},
+                   {(uint64_t)pitch * 2, (uint64_t)step * 2},
+                   {BOX, BOX, 1}, true};
+  return bulk_map(&t, map);
+}
+
+static cudaError_t maps_of(const schulz_product *p, int64_t count,
+                           maps *with) {
+  const void *c = p->beta != 0 ? p->c : p->d;
+  const void *shifted = p->shifted ? p->shifted : p->d;
+  const int64_t rows = p->turned ? p->depth : p->side;
+  const int64_t columns = p->turned ? p->side : p->depth;
+  const void *operand[] = {p->a, p->b}, *square[] = {c, p->d, shifted};
+  CUtensorMap *from[] = {&with->a, &with->b};
+  CUtensorMap *to[] = {&with->c, &with->d, &with->shifted};
+  cudaError_t status = cudaSuccess;
+  for (int i = 0; i < 2 && status == cudaSuccess; i++)
+    status = map_of(operand[i], rows, columns, p->pitch, p->step, count,
+                    from[i]);
+  for (int i = 0; i < 3 && status == cudaSuccess; i++)
+    status = map_of(square[i], p->side, p->side, p->side, p->side * p->side,
+                    count, to[i]);
+  return status;
+}
+
+template <int PAIR, bool TURNED>
+static cudaError_t launch(const work &k, const maps &with, int64_t groups,
+                          cudaStream_t stream) {
+  auto kernel = k_schulz_square<PAIR, TURNED>;
+  cudaError_t status = cudaFuncSetAttribute(
+      kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
+  if (status != cudaSuccess) return status;
+  cudaLaunchAttribute cluster;
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = PAIR;
+  cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3((unsigned)groups * PAIR);
+  config.blockDim = dim3(THREADS);
+  config.dynamicSmemBytes = BYTES;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = PAIR > 1 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, k, with);
+}
+
+}
+
+/* Rows must be multiples of 16 bytes. */
+bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
+                        int64_t pitch, int64_t count) {
+  return s->hopper && dtype == LK_F16 && side % 8 == 0 && pitch % 8 == 0 &&
+         side >= square::BOX && side * count < INT32_MAX / side;
 }
 
 cudaError_t schulz_square_run(const schulz_product *p, int64_t count,
+                              int processors, bool pairs,
                               cudaStream_t stream) {
-  dim3 grid((unsigned)square_tiles(p->side, 1), (unsigned)count);
-  cudaError_t status = cudaFuncSetAttribute(
-      k_schulz_square, cudaFuncAttributeMaxDynamicSharedMemorySize,
-      SQUARE_BYTES);
+  using namespace square;
+  maps with;
+  cudaError_t status = maps_of(p, count, &with);
   if (status != cudaSuccess) return status;
-  k_schulz_square<<<grid, SQUARE_THREADS, SQUARE_BYTES, stream>>>(*p);
-  return cudaGetLastError();
+  int64_t groups = pairs ? processors / 2 : processors;
+  work k = {plan_of(p->side, count, groups, pairs), (int)p->side,
+            (int)((p->depth + BOX - 1) / BOX), p->alpha, p->beta, p->shift,
+            p->shifted != NULL};
+  if (groups > k.p.tasks) groups = k.p.tasks;
+  if (pairs && p->turned) return launch<2, true>(k, with, groups, stream);
+  if (pairs) return launch<2, false>(k, with, groups, stream);
+  if (p->turned) return launch<1, true>(k, with, groups, stream);
+  return launch<1, false>(k, with, groups, stream);
 }

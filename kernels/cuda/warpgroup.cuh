@@ -131,6 +131,27 @@ static __device__ __forceinline__ void barrier_arrive(uint32_t at) {
                : "memory");
 }
 
+/* At the same barrier of block `rank` of the cluster. Not for the whole device:
+ * that would be a fence. */
+static __device__ __forceinline__ void barrier_arrive_at(uint32_t at,
+                                                         int rank) {
+  asm volatile("{ .reg .b32 there; mapa.shared::cluster.u32 there, %0, %1;\n"
+               "mbarrier.arrive.shared::cluster.b64 _, [there]; }" ::"r"(at),
+               "r"(rank)
+               : "memory");
+}
+
+/* Barriers opened by this thread are there for the cluster and copies. */
+static __device__ __forceinline__ void barriers_opened() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+
+/* All threads of the cluster, each warp's together. */
+static __device__ __forceinline__ void cluster_meet() {
+  asm volatile("barrier.cluster.arrive.aligned;\n"
+               "barrier.cluster.wait.aligned;" ::: "memory");
+}
+
 /* Wait until the phase of this parity is over; of a new barrier, that of
  * parity 1 is. */
 static __device__ __forceinline__ void barrier_wait(uint32_t at,
