@@ -140,7 +140,7 @@ static lk_status schulz_own(lk_context *context, const schulz *s,
                             const schulz_product *p) {
   return cuda_check(context,
                     schulz_square_run(p, s->k, cuda_of(context)->processors,
-                                      true, cuda_stream(context)),
+                                      cuda_stream(context)),
                     "newton_schulz: square");
 }
 

@@ -21,10 +21,9 @@ typedef struct schulz_product {
 CUDA_HIDDEN bool schulz_square_fits(const cuda_state *s, lk_dtype dtype,
                                     int64_t side, int64_t pitch,
                                     int64_t count);
-/* Enqueue `count` products on that many processors, by blocks that go in pairs
- * or by themselves; gives the launch's error, if any. */
+/* Enqueue `count` of them on that many processors; gives the launch's error. */
 CUDA_HIDDEN cudaError_t schulz_square_run(const schulz_product *product,
                                           int64_t count, int processors,
-                                          bool pairs, cudaStream_t stream);
+                                          cudaStream_t stream);
 
 #endif

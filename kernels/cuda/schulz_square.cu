@@ -2,15 +2,16 @@
  * c only what lies on and below the diagonal is computed, and written to its
  * mirror place too, so that d is symmetric to the bit.
  *
- * One block a processor takes tile after tile of 128 rows by 256 columns, or by
- * 128 where the rest lies above the diagonal or would keep few processors busy.
- * Its warpgroups:
+ * Blocks, one a processor, go in pairs, which take tile after tile of 256 rows
+ * and columns, or of half the columns where whole ones would leave many pairs
+ * idle. A block sums half of the rows, half as wide where the rest lies above
+ * the diagonal; it copies its rows' operand and, for both, half of the
+ * columns'. Its warpgroups:
  *   0  a thread has operands copied ahead, into a ring of stages of 64 terms;
  *      two others have c copied before and results after a tile is summed
  *   1, 2  own 64 rows each: they sum, and leave rounded results in shared
  *      memory, first as they lie, then turned, in boxes of 64 × 64.
- * Blocks may go in pairs, one below the other: each copies half of the columns'
- * operand for both. sm_90a only; elsewhere schulz_square_fits says no. */
+ * sm_90a only; elsewhere schulz_square_fits says no. */
 #include "schulz.cuh"
 #include "schulz_sums.cuh"
 
@@ -31,14 +32,14 @@ load_box(uint32_t to, const CUtensorMap *map, int line, int step, int matrix,
 }
 
 /* Operands of all tiles. */
-template <int PAIR, bool TURNED>
+template <bool TURNED>
 static __device__ __forceinline__ void load_all(const work &k,
                                                 const maps &from,
                                                 const memory &m) {
-  const turns<PAIR> mine;
+  const turns mine;
   ring r = {0, 0};
   for (int task = mine.first; task < k.p.tasks; task += mine.stride) {
-    const place at = place_of<PAIR>(k.p, task, mine.rank);
+    const place at = place_of(k.p, task, mine.rank);
     const int share = at.boxes / PAIR, first = mine.rank * share;
     for (int s = 0; s < k.steps; s++, r.next()) {
       const uint32_t to = m.at + r.slot * STAGE;
@@ -49,8 +50,8 @@ static __device__ __forceinline__ void load_all(const work &k,
         load_box<false, TURNED>(to + i * BOX_BYTES, &from.a, at.row + i, s,
                                 at.matrix, barrier);
       for (int i = first; i < first + share; i++)
-        load_box<PAIR == 2, TURNED>(to + (ROWS + i) * BOX_BYTES, &from.b,
-                                    at.column + i, s, at.matrix, barrier);
+        load_box<true, TURNED>(to + (ROWS + i) * BOX_BYTES, &from.b,
+                               at.column + i, s, at.matrix, barrier);
     }
   }
 }
@@ -79,16 +80,15 @@ put_columns(const work &k, const maps &to, const memory &m, const place &at,
 }
 
 /* c before and results after every tile of a warpgroup. */
-template <int PAIR>
 static __device__ __forceinline__ void pass_all(const work &k,
                                                 const maps &with,
                                                 const memory &m, int group) {
-  const turns<PAIR> mine;
+  const turns mine;
   const uint32_t ready = m.barrier(READY + group);
   uint32_t phase = 0;
   for (int task = mine.first; task < k.p.tasks;
        task += mine.stride, phase ^= 1) {
-    const place at = place_of<PAIR>(k.p, task, mine.rank);
+    const place at = place_of(k.p, task, mine.rank);
     const int row = at.row + group, kept = kept_of(k, at, row);
     const int read = k.beta != 0 ? kept : 0;
     barrier_expect(ready, read * BOX_BYTES);
@@ -107,7 +107,6 @@ static __device__ __forceinline__ void pass_all(const work &k,
 
 /* --- the kernel ---------------------------------------------------------- */
 
-template <int PAIR>
 static __device__ __forceinline__ void open_barriers(const memory &m) {
   if (threadIdx.x != 0) return;
   for (int i = 0; i < STAGES; i++) {
@@ -125,7 +124,7 @@ static __device__ __forceinline__ void open_barriers(const memory &m) {
 
 /* No block of a pair begins before the other's barriers are there, or ends
  * while the other writes to it. */
-template <int PAIR, bool TURNED>
+template <bool TURNED>
 static __global__ void __launch_bounds__(THREADS, 1)
     k_schulz_square(const work k, const __grid_constant__ maps with) {
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -133,20 +132,19 @@ static __global__ void __launch_bounds__(THREADS, 1)
   memory m;
   m.at = (uint32_t)__cvta_generic_to_shared(room);
   m.at += (1024 - m.at % 1024) % 1024;
-  open_barriers<PAIR>(m);
-  if (PAIR == 2) cluster_meet();
-  else __syncthreads();
+  open_barriers(m);
+  cluster_meet();
   if (threadIdx.x < 128) {
     registers_fewer<COPY_REGISTERS>();
-    if (threadIdx.x == 0) load_all<PAIR, TURNED>(k, with, m);
-    else if (threadIdx.x == 32) pass_all<PAIR>(k, with, m, 0);
-    else if (threadIdx.x == 64) pass_all<PAIR>(k, with, m, 1);
+    if (threadIdx.x == 0) load_all<TURNED>(k, with, m);
+    else if (threadIdx.x == 32) pass_all(k, with, m, 0);
+    else if (threadIdx.x == 64) pass_all(k, with, m, 1);
     __syncwarp();
   } else {
     registers_more<SUM_REGISTERS>();
-    sum_all<PAIR, TURNED>(k, m);
+    sum_all<TURNED>(k, m);
   }
-  if (PAIR == 2) cluster_meet();
+  cluster_meet();
 #endif
 }
 
@@ -182,10 +180,10 @@ static cudaError_t maps_of(const schulz_product *p, int64_t count,
   return status;
 }
 
-template <int PAIR, bool TURNED>
-static cudaError_t launch(const work &k, const maps &with, int64_t groups,
+template <bool TURNED>
+static cudaError_t launch(const work &k, const maps &with, int64_t pairs,
                           cudaStream_t stream) {
-  auto kernel = k_schulz_square<PAIR, TURNED>;
+  auto kernel = k_schulz_square<TURNED>;
   cudaError_t status = cudaFuncSetAttribute(
       kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, BYTES);
   if (status != cudaSuccess) return status;
@@ -194,12 +192,12 @@ static cudaError_t launch(const work &k, const maps &with, int64_t groups,
   cluster.val.clusterDim.x = PAIR;
   cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = dim3((unsigned)groups * PAIR);
+  config.gridDim = dim3((unsigned)pairs * PAIR);
   config.blockDim = dim3(THREADS);
   config.dynamicSmemBytes = BYTES;
   config.stream = stream;
   config.attrs = &cluster;
-  config.numAttrs = PAIR > 1 ? 1 : 0;
+  config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, kernel, k, with);
 }
 
@@ -213,19 +211,16 @@ bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
 }
 
 cudaError_t schulz_square_run(const schulz_product *p, int64_t count,
-                              int processors, bool pairs,
-                              cudaStream_t stream) {
+                              int processors, cudaStream_t stream) {
   using namespace square;
   maps with;
   cudaError_t status = maps_of(p, count, &with);
   if (status != cudaSuccess) return status;
-  int64_t groups = pairs ? processors / 2 : processors;
-  work k = {plan_of(p->side, count, groups, pairs), (int)p->side,
+  int64_t pairs = processors / PAIR;
+  work k = {plan_of(p->side, count, pairs), (int)p->side,
             (int)((p->depth + BOX - 1) / BOX), p->alpha, p->beta, p->shift,
             p->shifted != NULL};
-  if (groups > k.p.tasks) groups = k.p.tasks;
-  if (pairs && p->turned) return launch<2, true>(k, with, groups, stream);
-  if (pairs) return launch<2, false>(k, with, groups, stream);
-  if (p->turned) return launch<1, true>(k, with, groups, stream);
-  return launch<1, false>(k, with, groups, stream);
+  if (pairs > k.p.tasks) pairs = k.p.tasks;
+  return p->turned ? launch<true>(k, with, pairs, stream)
+                   : launch<false>(k, with, pairs, stream);
 }

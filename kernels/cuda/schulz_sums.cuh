@@ -9,18 +9,16 @@ namespace square {
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
 
-/* This warpgroup reads a stage no more: whoever copies into it may know. */
-template <int PAIR>
+/* This warpgroup reads a stage no more: both blocks copy into it, both know. */
 static __device__ __forceinline__ void release(const memory &m, int slot) {
   const int warp = threadIdx.x % 128 / 32;
-  if (threadIdx.x % 32 != 0 || warp >= PAIR) return;
-  if (PAIR == 1) barrier_arrive(m.barrier(FREE + slot));
-  else barrier_arrive_at(m.barrier(FREE + slot), warp);
+  if (threadIdx.x % 32 == 0 && warp < PAIR)
+    barrier_arrive_at(m.barrier(FREE + slot), warp);
 }
 
 /* sum [64, N] = the products of all steps; asks for a step's while the last
  * one's are made. */
-template <int N, int PAIR, bool TURNED>
+template <int N, bool TURNED>
 static __device__ __forceinline__ void
 sum_tile(const memory &m, int group, int steps, ring &r, float (&sum)[128]) {
   constexpr int NEXT = (TURNED ? 16 * 128 : 16 * 2) >> 4; /* 16 terms on */
@@ -38,12 +36,12 @@ sum_tile(const memory &m, int group, int steps, ring &r, float (&sum)[128]) {
       wide_product<N, TURNED>(sum, a + i * NEXT, b + i * NEXT, s | i);
     group_commit();
     group_wait<1>();
-    if (s > 0) release<PAIR>(m, before);
+    if (s > 0) release(m, before);
     before = r.slot;
   }
   group_wait<0>();
   wide_result(sum);
-  release<PAIR>(m, before);
+  release(m, before);
 }
 
 /* Where a lane's rows of four 8 × 8 matrices of a box are: 16 columns from
@@ -150,10 +148,10 @@ static __device__ __forceinline__ void
 leave_tile(const work &k, const memory &m, int group, int kept, int diagonal,
            uint32_t phase, const float (&sum)[128]) {
   const lane_rows lane;
-  uint32_t v[COLUMNS][16];
+  uint32_t v[TILE][16];
   barrier_wait(m.barrier(READY + group), phase);
 #pragma unroll
-  for (int b = 0; b < COLUMNS; b++) {
+  for (int b = 0; b < TILE; b++) {
     if (b >= kept) break;
     const uint32_t box = m.result(group, b);
     scale_box(k, sum, b, box, lane, v[b]);
@@ -165,7 +163,7 @@ leave_tile(const work &k, const memory &m, int group, int kept, int diagonal,
   made(m, group);
   barrier_wait(m.barrier(TAKEN + group), phase);
 #pragma unroll
-  for (int b = 0; b < COLUMNS; b++) {
+  for (int b = 0; b < TILE; b++) {
     if (b >= kept) break;
     const uint32_t box = m.result(group, b);
     if (b == diagonal) shift_box(k.shift, lane, v[b]);
@@ -177,10 +175,10 @@ leave_tile(const work &k, const memory &m, int group, int kept, int diagonal,
   made(m, group);
 }
 
-template <int PAIR, bool TURNED>
+template <bool TURNED>
 static __device__ __forceinline__ void sum_all(const work &k,
                                                const memory &m) {
-  const turns<PAIR> mine;
+  const turns mine;
   const int group = (int)threadIdx.x / 128 - 1;
   ring r = {0, 0};
   uint32_t phase = 0;
@@ -189,12 +187,12 @@ static __device__ __forceinline__ void sum_all(const work &k,
   for (int i = 0; i < 128; i++) sum[i] = 0;
   for (int task = mine.first; task < k.p.tasks;
        task += mine.stride, phase ^= 1) {
-    const place at = place_of<PAIR>(k.p, task, mine.rank);
+    const place at = place_of(k.p, task, mine.rank);
     const int row = at.row + group;
-    if (at.boxes == COLUMNS && at.row > at.column)
-      sum_tile<256, PAIR, TURNED>(m, group, k.steps, r, sum);
+    if (at.boxes == TILE && at.row > at.column)
+      sum_tile<256, TURNED>(m, group, k.steps, r, sum);
     else
-      sum_tile<128, PAIR, TURNED>(m, group, k.steps, r, sum);
+      sum_tile<128, TURNED>(m, group, k.steps, r, sum);
     leave_tile(k, m, group, kept_of(k, at, row), row - at.column, phase, sum);
   }
 }

@@ -11,10 +11,11 @@ namespace square {
 enum {
   BOX = 64, BOX_BYTES = BOX * BOX * 2, /* 64 rows of 128 bytes */
   THREADS = 384, COPY_REGISTERS = 40, SUM_REGISTERS = 232,
-  ROWS = 2, COLUMNS = 4,               /* boxes of a block's tile */
-  STAGES = 3, STAGE = (ROWS + COLUMNS) * BOX_BYTES,
+  TILE = 4,                            /* boxes of a pair's tile, each way */
+  PAIR = 2, ROWS = TILE / PAIR,        /* blocks; either one's rows of boxes */
+  STAGES = 3, STAGE = (ROWS + TILE) * BOX_BYTES,
   /* stages | results of either warpgroup | barriers */
-  RESULTS = COLUMNS * BOX_BYTES, RESULTS_AT = STAGES * STAGE,
+  RESULTS = TILE * BOX_BYTES, RESULTS_AT = STAGES * STAGE,
   BARRIERS_AT = RESULTS_AT + ROWS * RESULTS,
   BARRIER_BYTES = 128, BYTES = BARRIERS_AT + BARRIER_BYTES + 1024 /* align */
 };
@@ -27,11 +28,10 @@ enum {
 };
 static_assert(BARRIERS * 8 <= BARRIER_BYTES, "barriers have room");
 
-/* How tiles are dealt out: a matrix has `fulls` whole ones and `halves` half as
- * wide (of a pair's tiles none); all whole ones but the last `cut` come first,
- * then their halves, then the other halves. */
+/* How tiles are dealt out: a matrix has `tiles`; of all matrices' the first
+ * `whole` are a task each, of the others either half is one. */
 typedef struct plan {
-  int fulls, halves, kept, cut, tasks;
+  int tiles, whole, tasks;
 } plan;
 
 typedef struct work {
@@ -48,62 +48,35 @@ struct maps {
 
 /* --- tiles ---------------------------------------------------------------- */
 
-/* How long `groups` take, counted in halves, when whole tiles come first. */
-static int64_t length_of(int64_t fulls, int64_t halves, int64_t groups) {
-  const int64_t over = fulls % groups;
-  int64_t length = fulls / groups * 2;
-  if (over > 0) length += 2, halves -= groups - over;
-  return halves > 0 ? length + (halves + groups - 1) / groups : length;
-}
-
-/* The whole tiles that would not keep all `groups` busy are cut where this is
- * the sooner end. */
-static plan plan_of(int64_t side, int64_t count, int64_t groups, bool pairs) {
-  const int64_t rows = (side + ROWS * BOX - 1) / (ROWS * BOX);
-  const int64_t upper = (rows + 1) / 2;
-  const int64_t fulls = pairs ? upper * (upper + 1) / 2 : rows / 2 * upper;
-  const int64_t halves = pairs ? 0 : upper, all = fulls * count;
-  int64_t cut = all % groups;
-  if (length_of(all - cut, halves * count + 2 * cut, groups) >=
-      length_of(all, halves * count, groups))
-    cut = 0;
-  plan p = {(int)fulls, (int)halves, (int)(all - cut), (int)cut,
-            (int)(all + cut + halves * count)};
+/* Where the last turn has tiles for half of the pairs at most, they are cut in
+ * two: that turn takes half the time. */
+static plan plan_of(int64_t side, int64_t count, int64_t pairs) {
+  const int64_t lines = (side + TILE * BOX - 1) / (TILE * BOX);
+  const int64_t tiles = lines * (lines + 1) / 2, all = tiles * count;
+  const int64_t last = all % pairs, cut = 2 * last <= pairs ? last : 0;
+  plan p = {(int)tiles, (int)(all - cut), (int)(all + cut)};
   return p;
 }
 
-/* A block's tile: where its first box is, counted in boxes, and how many boxes
- * of columns are loaded. */
+/* A block's part of a task: where its first box is, counted in boxes, and how
+ * many boxes of columns are loaded. */
 struct place {
   int matrix, row, column, boxes;
 };
 
 /* Of task number `task`, of a pair's block `rank`. */
-template <int PAIR>
 static __device__ __forceinline__ place place_of(const plan &p, int task,
                                                  int rank) {
-  place at = {0, 0, 0, COLUMNS};
-  int full = task, half = 0;
-  if (task >= p.kept) {
-    half = task - p.kept;
-    at.boxes = COLUMNS / 2;
-    if (PAIR == 1 && half >= 2 * p.cut) { /* on the diagonal */
-      half -= 2 * p.cut;
-      at.matrix = half / p.halves;
-      at.row = at.column = half % p.halves * 2 * ROWS;
-      return at;
-    }
-    full = p.kept + half / 2;
-    half %= 2;
-  }
-  at.matrix = full / p.fulls;
-  full %= p.fulls;
-  int line = PAIR == 2 ? 0 : 1; /* of tiles; odd ones have one more */
-  if (PAIR == 2) while (full > line) full -= ++line;
-  else
-    while (full >= (line + 1) / 2) full -= (line + 1) / 2, line++;
-  at.row = (line * PAIR + rank) * ROWS;
-  at.column = full * COLUMNS + half * (COLUMNS / 2);
+  const int over = task - p.whole; /* among the halves, if not negative */
+  const int half = over >= 0 ? over % 2 : 0;
+  int tile = over >= 0 ? p.whole + over / 2 : task, line = 0;
+  place at;
+  at.boxes = over >= 0 ? TILE / 2 : TILE;
+  at.matrix = tile / p.tiles;
+  tile %= p.tiles;
+  while (tile > line) tile -= ++line; /* tile (line, tile), tile <= line */
+  at.row = line * TILE + rank * ROWS;
+  at.column = tile * TILE + half * (TILE / 2);
   return at;
 }
 
@@ -136,7 +109,7 @@ struct ring {
 };
 
 /* Which tasks are this block's: every `stride`-th. */
-template <int PAIR> struct turns {
+struct turns {
   int first, stride, rank;
   __device__ __forceinline__ turns()
       : first(blockIdx.x / PAIR), stride(gridDim.x / PAIR),

@@ -1,22 +1,17 @@
 /* Newton-Schulz's symmetric products on a device, by themselves: against sums
- * in double precision, symmetric to the bit, the same bits twice, in pairs and
- * alone and whatever the batch, and (with `time`) timed beside cuBLASLt. Needs
- * no Lua and no backend:
+ * in double precision, symmetric to the bit, the same bits twice and whatever
+ * the batch, and (with `time`) timed beside cuBLASLt. Needs no Lua and no
+ * backend:
  *   nvcc -std=c++17 -O3 -gencode=arch=compute_90a,code=sm_90a \
  *     -o test_square tests/device/test_square.cu \
  *     kernels/cuda/schulz_square.cu kernels/cuda/bulk.cu -lcublasLt
  *   ./test_square [time]
- * -DSQUARE_BEFORE=name: another function to be timed, without pairs. */
+ */
 #include <string.h>
 #include <vector>
 
 #include "../../kernels/cuda/schulz.cuh"
 #include "lt.cuh"
-
-#ifdef SQUARE_BEFORE
-cudaError_t SQUARE_BEFORE(const schulz_product *product, int64_t count,
-                          cudaStream_t stream);
-#endif
 
 static int failures, checks, processors;
 
@@ -164,14 +159,14 @@ static unsigned *found_new() {
   return found;
 }
 
-static void square_run(const problem &x, bool pairs, bool shifted) {
+static void square_run(const problem &x, bool shifted) {
   schulz_product p = x.p;
   if (!shifted) p.shifted = NULL;
-  OK(schulz_square_run(&p, x.s.count, processors, pairs, 0));
+  OK(schulz_square_run(&p, x.s.count, processors, 0));
 }
 
 /* The first and the last matrix against double, all of both outputs. */
-static void check_values(const problem &x, bool pairs) {
+static void check_values(const problem &x) {
   double *want = NULL;
   unsigned *found = found_new();
   const int64_t side = x.s.side;
@@ -179,7 +174,7 @@ static void check_values(const problem &x, bool pairs) {
   OK(cudaMalloc(&want, (size_t)(side * side) * 8));
   OK(cudaMemset(x.p.d, 0xFF, (size_t)x.square * 2));
   OK(cudaMemset(x.p.shifted, 0xFF, (size_t)x.square * 2));
-  square_run(x, pairs, true);
+  square_run(x, true);
   OK(cudaDeviceSynchronize());
   for (int64_t m = 0; m < x.s.count; m += x.s.count > 1 ? x.s.count - 1 : 1) {
     k_reference<<<dim3(tiles, tiles), dim3(SUMS, SUMS)>>>(x.p, m, want);
@@ -187,10 +182,9 @@ static void check_values(const problem &x, bool pairs) {
                                                               found);
     OK(cudaDeviceSynchronize());
   }
-  expect(x.s, pairs ? "far from double, in pairs" : "far from double",
-         found[0]);
-  expect(x.s, pairs ? "not symmetric, in pairs" : "not symmetric", found[1]);
-  expect(x.s, pairs ? "not shifted, in pairs" : "not shifted", found[2]);
+  expect(x.s, "far from double", found[0]);
+  expect(x.s, "not symmetric", found[1]);
+  expect(x.s, "not shifted", found[2]);
   OK(cudaFree(want));
   OK(cudaFree(found));
 }
@@ -205,25 +199,23 @@ static unsigned differ(const void *x, const void *y, int64_t n) {
   return wrong;
 }
 
-/* Twice, otherwise, one matrix alone: into memory that shifted had. */
-static void check_bits(const problem &x, bool pairs) {
+/* Twice, then one matrix alone: into memory that shifted had. */
+static void check_bits(const problem &x) {
   problem again = x;
   again.p.d = x.p.shifted;
-  square_run(x, pairs, false);
-  square_run(again, pairs, false);
+  square_run(x, false);
+  square_run(again, false);
   expect(x.s, "differ the second time", differ(x.p.d, again.p.d, x.square));
-  square_run(again, !pairs, false);
-  expect(x.s, "differ in pairs", differ(x.p.d, again.p.d, x.square));
   again.s.count = 1;
-  square_run(again, pairs, false);
+  square_run(again, false);
   expect(x.s, "differ alone",
          differ(x.p.d, again.p.d, x.s.side * x.s.side));
 }
 
 static void check(shape s) {
   problem x = problem_new(s);
-  for (int pairs = 0; pairs < 2; pairs++) check_values(x, pairs);
-  check_bits(x, true);
+  check_values(x);
+  check_bits(x);
   problem_free(&x);
 }
 
@@ -334,10 +326,6 @@ template <typename F> static double time_of(F enqueue) {
 /* A product's rate: half of all sums and the diagonal, side · (side + 1) ·
  * depth · count, whatever was computed. */
 static void print_time(const shape &s, double us) {
-  if (us <= 0) {
-    printf("        –      ");
-    return;
-  }
   const double flop = (double)s.side * (s.side + 1) * s.depth * s.count;
   printf(" %7.1f (%4.0f)", us, flop / us * 1e-6);
 }
@@ -346,25 +334,18 @@ static void time_shape(const library &l, shape s) {
   problem x = problem_new(s);
   schulz_product p = x.p;
   p.shifted = NULL;
-  double us[4] = {};
-#ifdef SQUARE_BEFORE
-  if (!s.turned)
-    us[0] = time_of([&](cudaStream_t stream) {
-      OK(SQUARE_BEFORE(&p, s.count, stream));
-    });
-#endif
-  for (int pairs = 0; pairs < 2; pairs++)
-    us[1 + pairs] = time_of([&](cudaStream_t stream) {
-      OK(schulz_square_run(&p, s.count, processors, pairs, stream));
-    });
+  const double ours = time_of([&](cudaStream_t stream) {
+    OK(schulz_square_run(&p, s.count, processors, stream));
+  });
   cublasLtMatmulAlgo_t algorithm;
   library_run(l, x, 0, &algorithm, true);
-  us[3] = time_of([&](cudaStream_t stream) {
+  const double whole = time_of([&](cudaStream_t stream) {
     library_run(l, x, stream, &algorithm, false);
   });
   printf("%5d %6d %3d %-6s %4g", (int)s.side, (int)s.depth, (int)s.count,
          s.turned ? "turned" : "", s.beta);
-  for (double t : us) print_time(s, t);
+  print_time(s, ours);
+  print_time(s, whole);
   printf("\n");
   fflush(stdout);
   problem_free(&x);
@@ -375,8 +356,7 @@ static void time_all() {
   OK(cublasLtCreate(&l.handle));
   OK(cudaMalloc(&l.workspace, 32 << 20));
   printf("us (TFLOP/s of the lower half's side (side + 1) depth count)\n"
-         " side  depth   x        beta         before           alone"
-         "        in pairs       library, all\n");
+         " side  depth   x        beta           ours       library, all\n");
   for (int64_t side : {512, 768, 1024, 1280})
     for (int64_t count : {16, 4})
       for (int turned = 0; turned < 2; turned++) {
