@@ -77,10 +77,11 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
 enum { SCHULZ_TILE = 32 };
 
 /* Block rows that a symmetric [side, side] result is cut in. Small ones are too
- * little work to cut. */
-static int64_t schulz_cuts(int64_t side) {
-  int64_t cuts = side >= 640 ? 2 : 1;
-  return side % (cuts * SCHULZ_TILE) == 0 ? cuts : 1;
+ * little work to cut, in f16 on Hopper all up to 1024 (NOTES.md). */
+static int64_t schulz_cuts(const lk_context *context, const schulz *s) {
+  bool quick = cuda_of(context)->hopper && s->dtype == LK_F16;
+  int64_t cuts = s->side > (quick ? 1024 : 639) ? 2 : 1;
+  return s->side % (cuts * SCHULZ_TILE) == 0 ? cuts : 1;
 }
 
 /* Blocks above the diagonal from those below it; `block` rows each. */
@@ -118,7 +119,7 @@ static lk_status schulz_mirror(lk_context *context, const schulz *s,
  * the next. */
 static lk_status schulz_symmetric(lk_context *context, const schulz *s,
                                   gemm g, int64_t row, const char *what) {
-  int64_t cuts = schulz_cuts(s->side), block = s->side / cuts;
+  int64_t cuts = schulz_cuts(context, s), block = s->side / cuts;
   const char *a = (const char *)g.a, *c = (const char *)g.c;
   char *d = (char *)g.d;
   for (int64_t i = 0; i < cuts; i++) {

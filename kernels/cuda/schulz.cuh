@@ -17,7 +17,7 @@ typedef struct schulz_product {
   bool turned;
 } schulz_product;
 
-/* Whether there is a kernel for `count` of them here, and work enough. */
+/* Whether there is a kernel for `count` of them here, and it is the sooner. */
 CUDA_HIDDEN bool schulz_square_fits(const cuda_state *s, lk_dtype dtype,
                                     int64_t side, int64_t pitch,
                                     int64_t count);

@@ -203,11 +203,14 @@ static cudaError_t launch(const work &k, const maps &with, int64_t pairs,
 
 }
 
-/* Rows must be multiples of 16 bytes. */
+/* Rows must be multiples of 16 bytes. On an H200 (132 processors) the library's
+ * whole squares are sooner up to 768, and at 1024 where matrices are few: the
+ * table is in NOTES.md. */
 bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
                         int64_t pitch, int64_t count) {
-  return s->hopper && dtype == LK_F16 && side % 8 == 0 && pitch % 8 == 0 &&
-         side >= square::BOX && side * count < INT32_MAX / side;
+  const bool sooner = side >= 1280 || (side >= 1024 && count >= 8);
+  return s->hopper && dtype == LK_F16 && sooner && side % 8 == 0 &&
+         pitch % 8 == 0 && side * count < INT32_MAX / side;
 }
 
 cudaError_t schulz_square_run(const schulz_product *p, int64_t count,

@@ -330,18 +330,24 @@ static void test_int8_momentum(void) {
   check_int8_momentum(256, 256 * 37);
 }
 
-static void check_schulz(int64_t k, int64_t rows, int64_t cols) {
+static back_case schulz_case(int64_t k, int64_t rows, int64_t cols,
+                             int64_t steps) {
   back_case c = back_new(LK_OP_newton_schulz);
-  c.call.attr = (lk_attr){.steps = 5, .eps = 1e-7};
+  c.call.attr = (lk_attr){.steps = steps, .eps = 1e-7};
   c.exact = 3e-4;
   c.rough = 6; /* worked on in f16 */
   IN(c, 0, 1, k, rows, cols);
+  return c;
+}
+
+static void check_schulz(int64_t k, int64_t rows, int64_t cols) {
+  back_case c = schulz_case(k, rows, cols, 5);
   run_gradient(c);
   c.call.attr.steps = 4;
   run_gradient(c);
 }
 
-/* Small enough for a sanitizer; the last by our own kernel. */
+/* Small enough for a sanitizer. */
 static void test_newton_schulz(void) {
   NEED_DEVICE();
   check_schulz(2, 64, 96);
@@ -355,8 +361,21 @@ static void test_newton_schulz_large(void) {
   check_schulz(2, 256, 1024);
   check_schulz(2, 640, 1000); /* symmetric products in halves */
   check_schulz(1, 1056, 704);
-  check_schulz(3, 640, 256); /* sides that our own kernel takes */
+  check_schulz(3, 640, 256);
   check_schulz(2, 384, 384);
+}
+
+/* Sides that our own kernel takes, and one that it leaves in halves everywhere:
+ * in 16 bits alone and few steps, for the CPU's time. */
+static void test_newton_schulz_own(void) {
+  static const int64_t cases[][4] = {{1, 1280, 1920, 3}, {2, 1936, 1288, 2},
+                                     {2, 1280, 1280, 1}, {1, 1088, 1088, 1}};
+  NEED_DEVICE();
+  for (int i = 0; i < 4; i++) {
+    const int64_t *s = cases[i];
+    back_case c = schulz_case(s[0], s[1], s[2], s[3]);
+    back_run_in(&c, LK_BF16);
+  }
 }
 
 /* --- quantization -------------------------------------------------------- */
@@ -465,6 +484,7 @@ int main(void) {
   BACK_RUN(test_int8_momentum);
   BACK_RUN(test_newton_schulz);
   BACK_RUN(test_newton_schulz_large);
+  BACK_RUN(test_newton_schulz_own);
   BACK_RUN(test_quantize);
   BACK_RUN(test_nf4r);
   BACK_RUN(test_coverage);
