@@ -1,9 +1,9 @@
 #!/bin/bash
 # What a machine with a GPU but without our packages needs to run everything
 # here as it runs at home: the tree without its sources, the program, the
-# plugin for one architecture, the chart module, the tests of backends and of
-# attention, and the libraries they load, in one archive that
-# tests/device/run.sh unpacks.
+# plugin for one architecture, the chart module, the tests of backends, of
+# attention and of symmetric products, and the libraries they load, in one
+# archive that tests/device/run.sh unpacks.
 #
 #   tests/device/pack.sh ARCHIVE [ARCH [TEXT]]
 #
@@ -16,7 +16,7 @@ tests='test_backends test_backends_model test_backends_e4m3
   test_backends_program bench_updates'
 mkdir -p "$(dirname "$archive")"
 make --no-print-directory GPU_ARCH="$arch" all >&2
-# shellcheck disable=SC2046
+# shellcheck disable=SC2046,SC2086
 make --no-print-directory GPU_ARCH="$arch" \
   $(printf 'build/release/tests/%s ' $tests) >&2
 
@@ -37,6 +37,9 @@ code=${arch/#90/90a}
 nvcc -std=c++17 -O3 -gencode "arch=compute_$code,code=sm_$code" \
   -o "$out/tests/test_attention" tests/device/test_attention.cu \
   kernels/cuda/attention_[fbp]*.cu kernels/cuda/bulk.cu
+nvcc -std=c++17 -O3 -gencode "arch=compute_$code,code=sm_$code" \
+  -o "$out/tests/test_square" tests/device/test_square.cu \
+  kernels/cuda/schulz_square.cu kernels/cuda/bulk.cu -lcublasLt
 # All libraries but the C library's own, which come with its loader, and CUDA's.
 for f in llmhost chart.so; do
   [ ! -e "build/release/$f" ] || ldd "build/release/$f"

@@ -13,6 +13,7 @@
 #     sustained  sustained.cu: its algorithms at the power limit, $WIDTHS
 #     updates    tests/c/bench_updates.c: updates of a model's matrices
 #     attention  test_attention.cu: against double, then timed
+#     square     test_square.cu, on compute capability 9.0: the same
 #     losses     loss.lua on the packed corpus: precisions beside each other
 #     counters   ncu on the kernels that $NCU (a regular expression) names
 #     sweep      experiments/sweep.lua with $SWEEP on the packed corpus
@@ -126,6 +127,13 @@ for part in "$@"; do
     part attention_times 60 build/release/tests/test_attention bench
     tail -n 1 "$logs/attention.log"
     cat "$logs/attention_times.log"
+    ;;
+  square)
+    part square 60 build/release/tests/test_square
+    grep '^side.*depth' "$logs/square.log"
+    tail -n 1 "$logs/square.log"
+    part square_times 60 build/release/tests/test_square time
+    cat "$logs/square_times.log"
     ;;
   losses)
     # shellcheck disable=SC2086
