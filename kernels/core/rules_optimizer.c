@@ -2,6 +2,7 @@
 #include <inttypes.h>
 
 #include "rules.h"
+#include "scratch.h"
 
 LK_RULE(rule_accumulate) {
   const lk_tensor *x = &call->in[0];
@@ -21,6 +22,12 @@ LK_RULE(rule_sum_squares) {
   if (index < 0 || index >= count)
     return lk_fail(error, LK_ARGUMENT, "sum_squares: index is %" PRId64
                    ", slots has %" PRId64, index, count);
+  int64_t pieces = lk_sum_pieces(lk_tensor_count(&call->in[0]));
+  if (pieces > count - index)
+    return lk_fail(error, LK_SHAPE, "sum_squares: slots has %" PRId64
+                   ", needs %" PRId64 ": from index %" PRId64 " on one for "
+                   "each %d values of g", count, index + pieces, index,
+                   LK_SUM_PIECE);
   cost->flops = 2 * lk_count_of(&call->in[0]);
   cost->bytes = (double)lk_tensor_bytes(&call->in[0]);
   return lk_give(call, 1, LK_F32, control_shape(), error);

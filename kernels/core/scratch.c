@@ -12,10 +12,6 @@ static bool is_cpu(const lk_profile *profile) {
 
 static int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static int64_t pieces(int64_t n) {
-  return (n + LK_SUM_PIECE - 1) / LK_SUM_PIECE;
-}
-
 static int64_t columns(const lk_tensor *t) {
   return t->shape.rank > 0 ? t->shape.dim[t->shape.rank - 1] : 1;
 }
@@ -25,7 +21,7 @@ int64_t lk_scratch_sum(const lk_profile *profile, const lk_call *call) {
   (void)profile;
   const lk_tensor *x = &call->in[0];
   int64_t reduced = lk_tensor_count(x) / lk_tensor_count(&call->out[0]);
-  return lk_tensor_count(&call->out[0]) * pieces(reduced) * 8;
+  return lk_tensor_count(&call->out[0]) * lk_sum_pieces(reduced) * 8;
 }
 
 int64_t lk_scratch_mean(const lk_profile *profile, const lk_call *call) {
@@ -43,7 +39,7 @@ int64_t lk_scratch_sum_to(const lk_profile *profile, const lk_call *call) {
   for (int i = 0; i < x->shape.rank && rest == n; i++)
     if (i < offset || y->shape.dim[i - offset] == 1)
       rest = n / x->shape.dim[i];
-  return rest * 4 * 2 + (rest + pieces(n)) * 8;
+  return rest * 4 * 2 + (rest + lk_sum_pieces(n)) * 8;
 }
 
 /* A product of f32 operands goes to a 16-bit result through an f32 copy. */
@@ -182,12 +178,6 @@ int64_t lk_scratch_head_loss_train(const lk_profile *profile,
                                    const lk_call *call) {
   (void)profile;
   return logits_bytes(call);
-}
-
-int64_t lk_scratch_sum_squares(const lk_profile *profile,
-                               const lk_call *call) {
-  (void)profile;
-  return pieces(lk_tensor_count(&call->in[0])) * 8;
 }
 
 /* For k matrices of r x c (r <= c): x, xx' and its polynomial; on the CPU in

@@ -25,7 +25,6 @@
   SCRATCH(attention_backward)   \
   SCRATCH(head_loss)            \
   SCRATCH(head_loss_train)      \
-  SCRATCH(sum_squares)          \
   SCRATCH(newton_schulz)        \
   SCRATCH(quantize)
 
@@ -40,6 +39,9 @@ int64_t lk_scratch(const lk_profile *profile, const lk_call *call);
 /* Sums run over pieces of this many values, each summed on its own and then
  * added in order, whatever the thread count. */
 enum { LK_SUM_PIECE = 8192 };
+static inline int64_t lk_sum_pieces(int64_t count) {
+  return (count + LK_SUM_PIECE - 1) / LK_SUM_PIECE;
+}
 
 /* Work that reduces over rows is cut into this many parts at most; part p of
  * P owns rows [p·N/P, (p + 1)·N/P). Never a function of the thread count. */

@@ -93,6 +93,7 @@ static lk_status cpu_accumulate(lk_context *context, const lk_call *call) {
   return LK_OK;
 }
 
+/* The slot of piece `index`. */
 static void squares_part(void *opaque, int64_t index, int lane) {
   (void)lane;
   const update_state *s = opaque;
@@ -104,25 +105,20 @@ static void squares_part(void *opaque, int64_t index, int lane) {
     const float *g = update_read(&s->call->in[0], i, n, tile);
     sum += (double)row_dot(g, g, n);
   }
-  ((double *)s->call->scratch)[index] = sum;
-}
-
-/* Σ t² by pieces in order; `call` has t first and room in scratch. */
-static double squares_sum(lk_context *context, const lk_call *call) {
-  update_state s = {.call = call, .count = lk_tensor_count(&call->in[0])};
-  int64_t pieces = cpu_pieces(s.count, LK_SUM_PIECE);
-  cpu_parallel(context, pieces, squares_part, &s);
-  double sum = 0;
-  for (int64_t i = 0; i < pieces; i++) sum += ((double *)call->scratch)[i];
-  return sum;
+  const float *control = s->call->out[1].data;
+  double scale = (double)control[LK_CONTROL_LOSS_SCALE];
+  float *slots = (float *)s->call->out[0].data + s->call->attr.index;
+  slots[index] = (float)(sum / (scale * scale));
 }
 
 static lk_status cpu_sum_squares(lk_context *context, const lk_call *call) {
-  float *slots = call->out[0].data, *control = call->out[1].data;
-  double scale = (double)control[LK_CONTROL_LOSS_SCALE];
-  float sum = (float)(squares_sum(context, call) / (scale * scale));
-  slots[call->attr.index] = sum;
-  if (!(sum < INFINITY)) control[LK_CONTROL_FINITE] = 0.0f;
+  update_state s = {.call = call, .count = lk_tensor_count(&call->in[0])};
+  const float *slots = (float *)call->out[0].data + call->attr.index;
+  float *control = call->out[1].data;
+  int64_t pieces = lk_sum_pieces(s.count);
+  cpu_parallel(context, pieces, squares_part, &s);
+  for (int64_t i = 0; i < pieces; i++)
+    if (!(slots[i] < INFINITY)) control[LK_CONTROL_FINITE] = 0.0f;
   return LK_OK;
 }
 

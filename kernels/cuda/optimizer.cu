@@ -25,9 +25,7 @@ lk_status cuda_accumulate(lk_context *context, const lk_call *call) {
 
 typedef struct squares_args {
   view g;
-  double *partial;
-  unsigned *counter;
-  float *slot, *control;
+  float *slots, *control;
   int64_t count;
   bool whole;
 } squares_args;
@@ -67,47 +65,43 @@ squares_any(const squares_args &a, int64_t first, int64_t last) {
   return part;
 }
 
-/* A block a piece; the last one to finish adds the pieces, in order. */
+/* A block a piece. */
 static __global__ void __launch_bounds__(CUDA_THREADS)
     k_sum_squares(squares_args a) {
   __shared__ double room[33];
   int64_t first = (int64_t)blockIdx.x * LK_SUM_PIECE;
   int64_t last = first + LK_SUM_PIECE, mine = first + threadIdx.x * 8;
   bool whole = a.whole && a.g.dtype == LK_F32 && last <= a.count;
+  double scale = (double)a.control[LK_CONTROL_LOSS_SCALE];
   float part = whole ? squares_whole((const float *)a.g.data + mine)
                      : squares_any(a, mine, last < a.count ? last : a.count);
   double sum = block_sum((double)part, room);
-  if (threadIdx.x == 0) a.partial[blockIdx.x] = sum;
-  if (!last_block(a.counter, gridDim.x)) return;
-  sum = 0;
-#pragma unroll 4
-  for (unsigned i = threadIdx.x; i < gridDim.x; i += CUDA_THREADS)
-    sum += __ldcg(&a.partial[i]);
-  sum = block_sum(sum, room);
   if (threadIdx.x != 0) return;
-  double scale = (double)a.control[LK_CONTROL_LOSS_SCALE];
   float total = (float)(sum / (scale * scale));
-  *a.slot = total;
+  a.slots[blockIdx.x] = total;
   if (!(total < INFINITY)) a.control[LK_CONTROL_FINITE] = 0.0f;
 }
 
 lk_status cuda_sum_squares(lk_context *context, const lk_call *call) {
-  squares_args a = {view_of(&call->in[0]), (double *)call->scratch,
-                    cuda_of(context)->counters,
+  squares_args a = {view_of(&call->in[0]),
                     (float *)call->out[0].data + call->attr.index,
                     (float *)call->out[1].data,
                     lk_tensor_count(&call->in[0]), false};
   a.whole = view_whole(a.g);
-  k_sum_squares<<<(unsigned)cuda_pieces(a.count, LK_SUM_PIECE), CUDA_THREADS,
-                  0, cuda_stream(context)>>>(a);
+  k_sum_squares<<<(unsigned)lk_sum_pieces(a.count), CUDA_THREADS, 0,
+                  cuda_stream(context)>>>(a);
   return cuda_launched(context, call);
 }
 
-static __global__ void __launch_bounds__(CUDA_THREADS)
+enum { CLIP_THREADS = 1024 };
+
+/* One block; a thread asks for several slots before it adds the first. */
+static __global__ void __launch_bounds__(CLIP_THREADS)
     k_clip(const float *slots, int64_t count, float *control) {
   __shared__ double room[33];
   double sum = 0;
-  for (int64_t i = threadIdx.x; i < count; i += CUDA_THREADS)
+#pragma unroll 8
+  for (int64_t i = threadIdx.x; i < count; i += CLIP_THREADS)
     sum += (double)slots[i];
   sum = block_sum(sum, room);
   if (threadIdx.x != 0) return;
@@ -117,7 +111,7 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
 }
 
 lk_status cuda_clip(lk_context *context, const lk_call *call) {
-  k_clip<<<1, CUDA_THREADS, 0, cuda_stream(context)>>>(
+  k_clip<<<1, CLIP_THREADS, 0, cuda_stream(context)>>>(
       (const float *)call->in[0].data, lk_tensor_count(&call->in[0]),
       (float *)call->out[0].data);
   return cuda_launched(context, call);

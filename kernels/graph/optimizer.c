@@ -1,6 +1,8 @@
 /* Optimizers: groups and schedules, and the emission of every update. */
 #include "optimizer.h"
 
+#include "../core/scratch.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,31 +85,48 @@ lk_status lk_optimizer_declare(lk_store *s, lk_error *error) {
   return LK_OK;
 }
 
+/* --- measuring ----------------------------------------------------------- */
+
+int64_t lk_optimizer_slot(const lk_store *s, int parameter) {
+  int64_t slots = 0;
+  for (int i = 1; i < parameter; i++)
+    slots += lk_sum_pieces(lk_shape_count(s->parameters[i].shape));
+  return slots;
+}
+
+/* Of all gradients that nobody measured yet: calls in a row, so that they may
+ * run beside each other. */
+static void emit_squares(lk_graph *g, lk_updates *u) {
+  for (int i = 0; i < u->fresh_count; i++) {
+    struct lk_final_gradient f = u->fresh[i];
+    int64_t slot = lk_optimizer_slot(g->store, f.parameter);
+    lk_emit(g, LK_OP_sum_squares, LK_IN(f.gradient),
+            LK_OUT(u->slots, g->control), LK_ATTRS(.index = slot));
+  }
+  u->fresh_count = 0;
+}
+
 /* --- updates ------------------------------------------------------------- */
 
 lk_status lk_updates_open(lk_updates *u, const lk_store *s, lk_error *error) {
   size_t n = (size_t)lk_store_parameter_count(s) + 1;
+  u->fresh = calloc(n, sizeof *u->fresh);
   u->waiting = calloc(n, sizeof *u->waiting);
   u->late = calloc(n, sizeof *u->late);
-  if (u->waiting && u->late) return LK_OK;
+  if (u->fresh && u->waiting && u->late) return LK_OK;
   lk_updates_close(u);
   return lk_fail(error, LK_OOM, "no host memory for the optimizer");
 }
 
 void lk_updates_close(lk_updates *u) {
+  free(u->fresh);
   free(u->waiting);
   free(u->late);
-  u->waiting = u->late = NULL;
+  u->fresh = u->waiting = u->late = NULL;
 }
 
 static lk_value part(lk_graph *g, const lk_parameter *p, lk_part which) {
   return p->part[which] ? lk_value_of_buffer(g, p->part[which]) : LK_NONE;
-}
-
-static void emit_squares(lk_graph *g, lk_updates *u,
-                         struct lk_final_gradient f) {
-  lk_emit(g, LK_OP_sum_squares, LK_IN(f.gradient),
-          LK_OUT(u->slots, g->control), LK_ATTRS(.index = f.parameter - 1));
 }
 
 static void emit_momentum(lk_graph *g, const lk_parameter *p, lk_value d,
@@ -149,7 +168,8 @@ static void emit_split(lk_graph *g, const lk_parameter *p, lk_value u,
   }
 }
 
-/* One batch of same-shaped matrices: momentum, Newton–Schulz, update. */
+/* One batch of same-shaped matrices: momentum, Newton–Schulz, update. What is
+ * not finite by then stops it. */
 static void emit_muon(lk_graph *g, lk_updates *up,
                       const struct lk_final_gradient *batch, int k) {
   if (!lk_graph_ok(g)) return;
@@ -159,6 +179,7 @@ static void emit_muon(lk_graph *g, lk_updates *up,
   lk_dtype dtype = g->compute == LK_F16 ? LK_BF16 : g->compute;
   int64_t bytes = lk_dtype_bytes(dtype, lk_shape_count(s));
   lk_shape stacked = lk_shape_of(k, s.dim[0], s.dim[1]);
+  emit_squares(g, up);
   lk_value u = lk_value_new(g, dtype, stacked, LK_SCRATCH, "momentum");
   for (int i = 0; i < k; i++)
     emit_momentum(g, lk_store_parameter(g->store, batch[i].parameter),
@@ -235,7 +256,7 @@ void lk_updates_final(lk_graph *g, int parameter, lk_value gradient,
   lk_updates *u = state;
   struct lk_final_gradient f = {parameter, gradient};
   const lk_parameter *p = lk_store_parameter(g->store, parameter);
-  if (g->accumulate == 1) emit_squares(g, u, f); /* while it is at hand */
+  u->fresh[u->fresh_count++] = f;
   if (!u->fused || p->group->kind != LK_MUON) {
     u->late[u->late_count++] = f;
     return;
@@ -268,8 +289,7 @@ void lk_updates_finish(lk_graph *g, lk_updates *u) {
   emit_all_muon(g, u, u->waiting, u->waiting_count);
   u->waiting_count = 0;
   g->section = LK_UPDATE;
-  if (g->accumulate > 1)
-    for (int i = 0; i < u->late_count; i++) emit_squares(g, u, u->late[i]);
+  emit_squares(g, u);
   lk_emit(g, LK_OP_clip, LK_IN(u->slots), LK_OUT(g->control), LK_ATTRS(0));
   int muon = 0;
   for (int i = 0; i < u->late_count; i++) {

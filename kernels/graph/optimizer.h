@@ -56,17 +56,23 @@ lk_status lk_optimizer_assign(const lk_optimizer *optimizer, lk_store *store,
 /* Give each parameter the state that its group and format need. */
 lk_status lk_optimizer_declare(lk_store *store, lk_error *error);
 
+/* Where the sums of squares of a parameter's gradient begin among the slots:
+ * behind those of all parameters before it. So of the count + 1st: how many
+ * slots there are. */
+int64_t lk_optimizer_slot(const lk_store *store, int parameter);
+
 /* Emits updates while the reverse pass tells of final gradients. */
 typedef struct lk_updates {
   const lk_weight_options *weights;
-  lk_value slots;          /* Σ g² by parameter */
+  lk_value slots;          /* Σ g² by pieces of parameters' gradients */
   bool fused;              /* Muon inside the backward */
   int fuse_group;          /* same-shaped matrices in one batch */
   struct lk_final_gradient {
     int parameter;
     lk_value gradient;
-  } *waiting, *late;       /* for a batch; for the end of the step */
-  int waiting_count, late_count;
+  } *fresh,                /* not measured yet */
+    *waiting, *late;       /* for a batch; for the end of the step */
+  int fresh_count, waiting_count, late_count;
 } lk_updates;
 
 lk_status lk_updates_open(lk_updates *updates, const lk_store *store,

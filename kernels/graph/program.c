@@ -35,7 +35,9 @@ lk_status lk_program_declare(const lk_program *p, lk_store *store,
 static void declare_data(lk_program *p) {
   lk_store *s = &p->store;
   lk_shape rows = lk_shape_of(p->o.batch * p->o.seq);
-  int64_t parameters = lk_store_parameter_count(s);
+  int64_t slots = 1;
+  if (p->has_optimizer)
+    slots = lk_optimizer_slot(s, lk_store_parameter_count(s) + 1);
   p->ids = lk_store_add_buffer(s, "ids", LK_I32, rows, LK_DATA);
   p->targets = lk_store_add_buffer(s, "targets", LK_I32, rows, LK_DATA);
   p->clock = lk_store_add_buffer(s, "clock", LK_U32, lk_shape_of(LK_CLOCK),
@@ -44,8 +46,8 @@ static void declare_data(lk_program *p) {
                                    lk_shape_of(LK_CONTROL), LK_DATA);
   p->metrics = lk_store_add_buffer(s, "metrics", LK_F32, lk_shape_of(4),
                                    LK_DATA);
-  p->slots = lk_store_add_buffer(s, "slots", LK_F32,
-                                 lk_shape_of(parameters + 1), LK_DATA);
+  p->slots = lk_store_add_buffer(s, "slots", LK_F32, lk_shape_of(slots),
+                                 LK_DATA);
 }
 
 static void open_graph(lk_program *p, lk_graph *g, bool training) {

@@ -246,8 +246,8 @@ static void test_gathering(void) {
   run_gradient(c);
   c = back_new(LK_OP_sum_squares);
   c.call.attr.index = 2;
-  IN(c, 0, 1, 20011);
-  OUT32(c, 0, 1, 5);
+  IN(c, 0, 1, 20011); /* three pieces */
+  OUT32(c, 0, 1, 6);
   c.call.out[1] = back_control(1);
   c.exact = 1e-6;
   run_gradient(c);
@@ -257,6 +257,8 @@ static void test_gathering(void) {
   c.call.in[0] = back_positive(lk_shape_of(301), 0.1f, 1);
   c.call.out[0] = back_control(1);
   c.exact = 1e-6;
+  back_run(c);
+  c.call.in[0] = back_positive(lk_shape_of(60013), 0.1f, 1);
   back_run(c);
 }
 

@@ -103,31 +103,51 @@ static void test_accumulate(void) {
   ops_close("accumulate", y, want, N, 1e-7);
 }
 
-static lk_call squares(float *g, lk_dtype dtype, int64_t n, float *slots,
-                       float *control) {
+/* Into slots 3 … 6 of 8. */
+static void squares(float *g, lk_dtype dtype, int64_t n, float *slots,
+                    float *control) {
   lk_call call = lk_call_new(LK_OP_sum_squares);
   call.in[0] = rounded(g, dtype, n);
-  call.out[0] = OPS_F32(slots, 5);
+  call.out[0] = OPS_F32(slots, 8);
   call.out[1] = OPS_F32(control, LK_CONTROL);
   call.attr.index = 3;
   ops_run(&call);
-  return call;
 }
 
 static void test_sum_squares(void) {
-  enum { N = 30007 };
+  enum { N = 30007, PIECE = 8192, PIECES = 4 };
   for (int k = 0; k < 2; k++) {
-    float *g = ops_numbers(N, 3, 2), *slots = ops_numbers(5, 4, 1);
-    float *control = control_of(1, 8, 1, true), before = slots[2];
+    float *g = ops_numbers(N, 3, 2), *slots = ops_numbers(8, 4, 1);
+    float *control = control_of(1, 8, 1, true), *before = copied(slots, 8);
     squares(g, gradients[k], N, slots, control);
-    double want = 0;
-    for (int64_t i = 0; i < N; i++) want += g[i] / 8.0 * (g[i] / 8.0);
-    ops_close("sum_squares", slots + 3, &want, 1, 1e-6);
-    CHECK(slots[2] == before && control[LK_CONTROL_FINITE] == 1, "only [3]");
-    g[N - 1] = k ? NAN : INFINITY;
+    double want[PIECES] = {0};
+    for (int64_t i = 0; i < N; i++)
+      want[i / PIECE] += g[i] / 8.0 * (g[i] / 8.0);
+    ops_close("sum_squares", slots + 3, want, PIECES, 1e-6);
+    CHECK(memcmp(slots, before, 3 * 4) == 0 && slots[7] == before[7],
+          "only [3] … [6]");
+    CHECK(control[LK_CONTROL_FINITE] == 1, "the flag falls");
+    g[k ? N - 1 : 0] = k ? NAN : INFINITY;
     squares(g, gradients[k], N, slots, control);
     CHECK(control[LK_CONTROL_FINITE] == 0, "the flag stands");
   }
+}
+
+/* As many slots as a large model has: a norm from all of them. */
+static void test_clip_long(void) {
+  enum { N = 60013 };
+  float *slots = ops_memory(N * 4), *control = control_of(1, 1, 1, true);
+  double sum = 0;
+  for (int i = 0; i < N; i++) {
+    slots[i] = 1e-3f * (float)(i % 7 + 1);
+    sum += (double)slots[i];
+  }
+  lk_call call = lk_call_new(LK_OP_clip);
+  call.in[0] = OPS_F32(slots, N);
+  call.out[0] = OPS_F32(control, LK_CONTROL);
+  ops_run(&call);
+  CHECK(fabs((double)control[LK_CONTROL_NORM] / sqrt(sum) - 1) < 1e-7, "%g",
+        (double)control[LK_CONTROL_NORM]);
 }
 
 static void test_clip(void) {
@@ -439,6 +459,7 @@ int main(void) {
   OPS_RUN(test_accumulate);
   OPS_RUN(test_sum_squares);
   OPS_RUN(test_clip);
+  OPS_RUN(test_clip_long);
   OPS_RUN(test_adamw);
   OPS_RUN(test_sgd);
   OPS_RUN(test_muon_momentum);

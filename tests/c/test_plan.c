@@ -59,6 +59,43 @@ static void test_packing(void) {
   CHECK(n == 32, "%d variants", n);
 }
 
+/* Whether a call after `at` touches v's memory. */
+static bool lives_on(const lk_program *p, lk_value v, int at) {
+  const lk_plan *plan = lk_program_plan(p, true);
+  return plan->blocks[plan->block_of_value[v]].last > at;
+}
+
+/* Calls that run before `instr`. */
+static int position(const lk_graph *g, int instr) {
+  int n = 0, section = (int)g->instrs[instr].section;
+  for (int i = 0; i < g->instr_count; i++)
+    n += (int)g->instrs[i].section < section ||
+         ((int)g->instrs[i].section == section && i < instr);
+  return n;
+}
+
+/* A gradient is measured while it lives for its update anyway: none is kept for
+ * its sums of squares, which need no memory beside their slots. */
+static void test_measuring_keeps_nothing(void) {
+  lk_program_options list[64];
+  int n = variants(list), squares = 0;
+  for (int i = 0; i < n; i++) {
+    list[i].fuse_group = 1 + i % 2;
+    lk_program *p = compile_model(decoder(0.1, 2), list[i], muon_and_adamw());
+    const lk_graph *g = lk_program_graph(p, true);
+    for (int k = 0; k < g->instr_count; k++) {
+      const lk_instr *call = &g->instrs[k];
+      if (call->op != LK_OP_sum_squares) continue;
+      CHECK(lives_on(p, call->in[0], position(g, k)), "%s: call %d",
+            words(&list[i]), k);
+      CHECK(call->cost.scratch == 0, "%s: scratch", words(&list[i]));
+      squares++;
+    }
+    lk_program_free(p);
+  }
+  CHECK(squares > 0, "nothing is measured");
+}
+
 static lk_value exp_of(lk_graph *g, lk_value x) {
   return lk_emit1(g, LK_OP_exp, LK_IN(x), LK_ATTRS(0));
 }
@@ -272,6 +309,7 @@ static void test_resident_memory(void) {
 int main(void) {
   RUN(test_resident_memory);  /* first: it forks before threads start */
   RUN(test_packing);
+  RUN(test_measuring_keeps_nothing);
   RUN(test_repeated_lives);
   RUN(test_accountant_agrees);
   RUN(test_budget);

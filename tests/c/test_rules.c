@@ -389,6 +389,11 @@ static const struct {
      "head_loss: chunk is 0, needs at least 1"},
     {{LK_OP_sum_squares, "f32 5", "f32 2, " CONTROL, {.index = 2}},
      "sum_squares: index is 2, slots has 2"},
+    {{LK_OP_sum_squares, "f32 5", "f32 2, " CONTROL, {.index = -1}},
+     "sum_squares: index is -1, slots has 2"},
+    {{LK_OP_sum_squares, "f32 3x8192", "f32 4, " CONTROL, {.index = 2}},
+     "sum_squares: slots has 4, needs 5: from index 2 on one for each 8192 "
+     "values of g"},
     {{LK_OP_adamw, "f32 2x3, " CONTROL, "f32 3, f32 2x3, f32 2x3", {0}},
      "adamw: w has shape [3], needs [2, 3]"},
     {{LK_OP_adamw, "i8 2x3, " CONTROL, "f32 2x3, f32 2x3, f32 2x3", {0}},
