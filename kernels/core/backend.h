@@ -49,13 +49,17 @@ enum { LK_MAX_RESULTS = 5, LK_MAX_INPUTS = 7 };
 /* One call of an operator: results, inputs and attributes in the order of its
  * entry in ops.def. An absent optional tensor has rank -1 (lk_absent).
  * `scratch` holds at least the bytes its rule asked for, 64-byte aligned,
- * contents undefined. */
+ * contents undefined. `beside`: nothing that this call writes is touched, and
+ * nothing that it reads is written, by the calls since the last one without the
+ * flag, that one included, but for results marked '&': a backend may begin it
+ * before they are done (graph/beside.h). */
 typedef struct lk_call {
   lk_op op;
   lk_tensor out[LK_MAX_RESULTS];
   lk_tensor in[LK_MAX_INPUTS];
   lk_attr attr;
   void *scratch;
+  bool beside;
 } lk_call;
 
 #define LK_ABSENT ((lk_tensor){.shape = {.rank = -1}})

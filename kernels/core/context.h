@@ -63,7 +63,8 @@ lk_call lk_call_new(lk_op op);
 typedef struct lk_role {
   char name[16];
   bool optional;    /* ? */
-  bool updated;     /* ! : read and written */
+  bool updated;     /* ! & : read and written */
+  bool shared;      /* & : by calls side by side, too */
   bool accumulated; /* + : added to when attr.accumulate */
   bool view;        /* @ : always the memory of input `alias` */
   int alias;        /* input whose memory may be shared, or -1 */

@@ -43,7 +43,8 @@ static lk_role parse_role(const lk_op_info *info, const char *word,
   char text[48];
   snprintf(text, sizeof text, "%.*s", (int)length, word);
   char *name = text;
-  role.updated = *name == '!';
+  role.shared = *name == '&';
+  role.updated = *name == '!' || role.shared;
   role.accumulated = *name == '+';
   if (role.updated || role.accumulated) name++;
   char *mark = strchr(name, '?');
@@ -299,6 +300,7 @@ lk_status lk_dispatch(lk_context *context, lk_call *call,
   lk_storage *scratch = NULL;
   lk_cost cost;
   for (int r = 0; r < LK_MAX_RESULTS; r++) storage[r] = NULL;
+  call->beside = false;
   lk_status status = lk_rule(context->profile, call, &cost, &context->error);
   if (status == LK_OK) status = check_memory(call, &context->error);
   if (status == LK_OK) status = check_aliases(call, &context->error);

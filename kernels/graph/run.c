@@ -2,6 +2,8 @@
  * addresses. */
 #include "run.h"
 
+#include "beside.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -79,6 +81,14 @@ static void resolve_call(const lk_machine *m, const lk_code *c, int n) {
     call->out[k] = resolve(m, c, i->out[k]);
   call->scratch =
       block_address(m, c->plan, c->plan->block_of_scratch[c->instr[n]]);
+}
+
+/* All calls of a code, as they are recorded or run one by one. */
+static void resolve_code(const lk_machine *m, const lk_code *c) {
+  for (int n = 0; n < c->graph->instr_count; n++) resolve_call(m, c, n);
+  for (int s = 0; s < LK_SECTION_COUNT; s++)
+    lk_beside_mark(m->context->profile, c->calls + c->first[s],
+                   c->end[s] - c->first[s]);
 }
 
 /* --- opening ------------------------------------------------------------- */
@@ -168,8 +178,7 @@ static lk_status open_machine(lk_machine *m, const lk_graph *const *graphs,
     return status;
   }
   for (int i = 0; i < count && m->mode != LK_RUN_SEPARATE; i++)
-    for (int n = 0; n < graphs[i]->instr_count; n++)
-      resolve_call(m, &m->code[i], n);
+    resolve_code(m, &m->code[i]);
   return LK_OK;
 }
 
@@ -268,9 +277,16 @@ static lk_status run_timed(lk_context *x, const lk_call *call,
   return LK_OK;
 }
 
-static lk_status run_profiled(lk_machine *m, lk_code *c, int n) {
+/* Whether somebody looks at single calls, which then run by themselves. */
+static bool is_watched(const lk_machine *m) {
+  const lk_tracer *t = &m->context->tracer;
+  return m->profiling || t->before != NULL || t->after != NULL;
+}
+
+static lk_status run_profiled(lk_machine *m, lk_code *c, int n,
+                              const lk_call *call) {
   double seconds;
-  LK_TRY(run_timed(m->context, &c->calls[n], &seconds));
+  LK_TRY(run_timed(m->context, call, &seconds));
   c->seconds[n] += seconds;
   c->runs[n]++;
   return LK_OK;
@@ -281,8 +297,10 @@ static lk_status run_one(lk_machine *m, lk_code *c, int n) {
     LK_TRY(begin_lives(m, c, n));
     resolve_call(m, c, n);
   }
-  LK_TRY(m->profiling ? run_profiled(m, c, n)
-                      : lk_run(m->context, &c->calls[n]));
+  lk_call call = c->calls[n];
+  if (is_watched(m)) call.beside = false;
+  LK_TRY(m->profiling ? run_profiled(m, c, n, &call)
+                      : lk_run(m->context, &call));
   return m->mode == LK_RUN_ARENA ? LK_OK : end_lives(m, c, n);
 }
 
@@ -304,10 +322,8 @@ static lk_status run_section(void *state) {
 /* Recorded where nobody looks at single calls. */
 static lk_status run_recorded(lk_machine *m, int which, lk_section section) {
   lk_code *c = &m->code[which];
-  const lk_tracer *t = &m->context->tracer;
   section_run r = {m, c, section};
-  bool watched = m->profiling || t->before != NULL || t->after != NULL;
-  if (m->mode != LK_RUN_ARENA || watched) return run_section(&r);
+  if (m->mode != LK_RUN_ARENA || is_watched(m)) return run_section(&r);
   LK_TRY(lk_context_interrupted(m->context)); /* a replay asks nobody */
   return lk_record_run(m->context, &c->recording[section], run_section, &r);
 }

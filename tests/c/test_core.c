@@ -218,6 +218,10 @@ static void test_op_info(void) {
   info = lk_op_info_of(LK_OP_nf4r_update);
   CHECK(info->result[2].updated && info->result[2].optional &&
         strcmp(info->result[2].name, "residual") == 0, "!residual?");
+  CHECK(!info->result[2].shared, "! alone");
+  info = lk_op_info_of(LK_OP_sum_squares);
+  CHECK(info->result[0].updated && info->result[0].shared &&
+        strcmp(info->result[1].name, "control") == 0, "&slots &control");
   info = lk_op_info_of(LK_OP_matmul);
   CHECK(info->result[0].accumulated && info->result[0].alias == -1, "+y");
   info = lk_op_info_of(LK_OP_reshape);
