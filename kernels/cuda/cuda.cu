@@ -96,6 +96,10 @@ static __global__ void k_present(void) {}
 static lk_status check_code(lk_context *context, cuda_state *s) {
   cudaFuncAttributes attributes;
   cudaError_t code = cudaFuncGetAttributes(&attributes, k_present);
+  int driver = 0;
+  cudaDriverGetVersion(&driver);
+  s->beside = code == cudaSuccess && s->capability >= 90 &&
+              attributes.ptxVersion >= 90 && driver >= 12030;
   s->hopper = code == cudaSuccess && s->capability == 90 &&
               attributes.ptxVersion == 90;
   if (code == cudaSuccess) return LK_OK;

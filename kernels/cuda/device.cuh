@@ -44,6 +44,7 @@ struct gemm_table;
 typedef struct cuda_state {
   int device, processors, capability; /* capability: 90 is 9.0 */
   bool hopper;               /* code for warpgroups is there: sm_90a */
+  bool beside;               /* kernels may begin early: beside.cuh */
   int shared_most;           /* bytes of shared memory a block can have */
   cudaStream_t stream;
   struct gemm_table *gemm;

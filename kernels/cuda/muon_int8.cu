@@ -1,5 +1,6 @@
 /* Muon's momentum kept in 8 bits, a scale a block. Formulas by element are
  * those of base/update.h; codes and scales are the CPU's, bit for bit. */
+#include "beside.cuh"
 #include "blocks.cuh"
 #include "muon.cuh"
 
@@ -71,6 +72,7 @@ enum {
 template <int T>
 static __global__ void __launch_bounds__(MUON_INT8_THREADS)
     k_muon_int8_fast(muon_int8 a, uint32_t groups) {
+  beside_kernel beside;
   float g[MUON_INT8_TURNS][8], old[MUON_INT8_TURNS];
   uint2 code[MUON_INT8_TURNS];
   uint32_t first = blockIdx.x * MUON_INT8_TURNS * MUON_INT8_THREADS +
@@ -133,8 +135,8 @@ lk_status cuda_muon_momentum_int8(lk_context *context, const lk_call *call) {
   void (*fast)(muon_int8, uint32_t) = muon_int8_fast(w, a);
   int64_t each = 8 * MUON_INT8_THREADS * MUON_INT8_TURNS;
   if (fast != NULL)
-    fast<<<(unsigned)cuda_pieces(w.count, each), MUON_INT8_THREADS, 0,
-           cuda_stream(context)>>>(a, (uint32_t)(w.count / 8));
+    beside_launch(context, call, fast, cuda_pieces(w.count, each),
+                  MUON_INT8_THREADS, a, (uint32_t)(w.count / 8));
   else
     k_muon_int8<<<block_grid(w), CUDA_THREADS, 0, cuda_stream(context)>>>(w,
                                                                           a);

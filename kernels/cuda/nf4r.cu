@@ -231,7 +231,7 @@ lk_status cuda_nf4r_update(lk_context *context, const lk_call *call) {
   nf4r_align(&a);
   block_walk w = block_walk_of(lk_tensor_count(&call->in[0]),
                                call->attr.block);
-  if (!call->attr.search && nf4r_update_fast(cuda_stream(context), w, a))
+  if (!call->attr.search && nf4r_update_fast(context, call, w, a))
     return cuda_launched(context, call);
   return nf4r_run(context, call, a, nf4r_moved());
 }

@@ -20,7 +20,7 @@ typedef struct nf4r_args {
 
 /* The update as layers have it: a residual, a direction in bf16, whole groups,
  * blocks of one turn, no search. False, with nothing done, where it is not. */
-CUDA_HIDDEN bool nf4r_update_fast(cudaStream_t stream, const block_walk &w,
-                                  const nf4r_args &a);
+CUDA_HIDDEN bool nf4r_update_fast(lk_context *context, const lk_call *call,
+                                  const block_walk &w, const nf4r_args &a);
 
 #endif

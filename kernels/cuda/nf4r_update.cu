@@ -5,6 +5,7 @@
  *
  * Addresses in tables come ready from the bits: the tables' own, whose last
  * byte is 0, codes times four, and 64 for the side below. */
+#include "beside.cuh"
 #include "nf4r.cuh"
 #include "nf4r_quick.h"
 
@@ -183,6 +184,7 @@ enum {
 template <int LANES>
 static __global__ void __launch_bounds__(NF4R_THREADS)
     k_nf4r_update(nf4r_args a, uint32_t groups) {
+  beside_kernel beside;
   nf4r_raw x[NF4R_TURNS];
   uint64_t counter[NF4R_TURNS];
   uint32_t draws[NF4R_TURNS][4];
@@ -224,18 +226,16 @@ static __global__ void __launch_bounds__(NF4R_THREADS)
   }
 }
 
-bool nf4r_update_fast(cudaStream_t stream, const block_walk &w,
-                      const nf4r_args &a) {
+bool nf4r_update_fast(lk_context *context, const lk_call *call,
+                      const block_walk &w, const nf4r_args &a) {
   if (a.residual == NULL || a.o.dtype != LK_BF16 || !a.whole ||
       w.count % 8 != 0 || w.count / 8 > INT32_MAX || w.turns > 1 ||
       (w.lanes != 8 && w.lanes != 4))
     return false;
-  unsigned blocks = (unsigned)cuda_pieces(w.count,
-                                          8 * NF4R_TURNS * NF4R_THREADS);
-  uint32_t groups = (uint32_t)(w.count / 8);
-  if (w.lanes == 8)
-    k_nf4r_update<8><<<blocks, NF4R_THREADS, 0, stream>>>(a, groups);
-  else
-    k_nf4r_update<4><<<blocks, NF4R_THREADS, 0, stream>>>(a, groups);
+  void (*kernel)(nf4r_args, uint32_t) =
+      w.lanes == 8 ? k_nf4r_update<8> : k_nf4r_update<4>;
+  beside_launch(context, call, kernel,
+                cuda_pieces(w.count, 8 * NF4R_TURNS * NF4R_THREADS),
+                NF4R_THREADS, a, (uint32_t)(w.count / 8));
   return true;
 }

@@ -68,6 +68,7 @@ squares_any(const squares_args &a, int64_t first, int64_t last) {
 /* A block a piece. */
 static __global__ void __launch_bounds__(CUDA_THREADS)
     k_sum_squares(squares_args a) {
+  beside_kernel beside;
   __shared__ double room[33];
   int64_t first = (int64_t)blockIdx.x * LK_SUM_PIECE;
   int64_t last = first + LK_SUM_PIECE, mine = first + threadIdx.x * 8;
@@ -88,8 +89,8 @@ lk_status cuda_sum_squares(lk_context *context, const lk_call *call) {
                     (float *)call->out[1].data,
                     lk_tensor_count(&call->in[0]), false};
   a.whole = view_whole(a.g);
-  k_sum_squares<<<(unsigned)lk_sum_pieces(a.count), CUDA_THREADS, 0,
-                  cuda_stream(context)>>>(a);
+  beside_launch(context, call, k_sum_squares, lk_sum_pieces(a.count),
+                CUDA_THREADS, a);
   return cuda_launched(context, call);
 }
 
@@ -161,6 +162,7 @@ static __device__ bool update_group(const update_args &a, int t, int64_t *i,
 /* Stepping `lr` and so on: doubles, computed once a block. */
 static __global__ void __launch_bounds__(CUDA_THREADS)
     k_adamw(update_args a, lk_attr attr) {
+  beside_kernel beside;
   __shared__ lk_adamw step;
   const float *control = a.control;
   if (control[LK_CONTROL_FINITE] == 0.0f) return;
@@ -240,8 +242,8 @@ lk_status cuda_adamw(lk_context *context, const lk_call *call) {
     adamw_quads f = {a, call->attr};
     return quads_run(context, call, a.count, f);
   }
-  k_adamw<<<update_blocks(a.count), CUDA_THREADS, 0, cuda_stream(context)>>>(
-      a, call->attr);
+  beside_launch(context, call, k_adamw, update_blocks(a.count), CUDA_THREADS,
+                a, call->attr);
   return cuda_launched(context, call);
 }
 

@@ -6,7 +6,7 @@
 #ifndef LK_CUDA_QUADS_CUH
 #define LK_CUDA_QUADS_CUH
 
-#include "device.cuh"
+#include "beside.cuh"
 
 enum { QUAD_TURNS = 2 }; /* quads of a thread, all loaded before the first */
 
@@ -35,6 +35,7 @@ static __device__ __forceinline__ void quad_store(view y, int64_t i,
 template <class F>
 static __global__ void __launch_bounds__(CUDA_THREADS)
     k_quads(F f, int64_t count) {
+  beside_kernel beside;
   typename F::state s;
   if (!f.open(&s)) return;
   typename F::group x[QUAD_TURNS];
@@ -52,8 +53,8 @@ template <class F>
 static lk_status quads_run(lk_context *context, const lk_call *call,
                            int64_t count, F f) {
   int64_t each = QUAD_TURNS * CUDA_THREADS * 4;
-  k_quads<<<(unsigned)cuda_pieces(count, each), CUDA_THREADS, 0,
-            cuda_stream(context)>>>(f, count);
+  beside_launch(context, call, k_quads<F>, cuda_pieces(count, each),
+                CUDA_THREADS, f, count);
   return cuda_launched(context, call);
 }
 

@@ -1,5 +1,6 @@
 /* Quantized formats. Formulas by element are those of base/codebook.h and
  * base/convert.h; codes and scales are the CPU's, bit for bit (-fmad=false). */
+#include "beside.cuh"
 #include "blocks.cuh"
 #include "e4m3.cuh"
 
@@ -390,6 +391,7 @@ static __device__ __forceinline__ void dequant_group(const quant_args &q,
 
 static __global__ void __launch_bounds__(CUDA_THREADS)
     k_dequantize(quant_args q) {
+  beside_kernel beside;
   __shared__ float table[256];
   table_fill(q, table);
 #pragma unroll
@@ -406,6 +408,7 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
 template <int FORMAT, int T>
 static __global__ void __launch_bounds__(CUDA_THREADS)
     k_dequantize_fast(quant_args q) {
+  beside_kernel beside;
   __shared__ float table[16];
   int64_t first = ((int64_t)blockIdx.x * DEQUANT_TURNS * CUDA_THREADS +
                    threadIdx.x) * 8;
@@ -461,6 +464,6 @@ lk_status cuda_dequantize(lk_context *context, const lk_call *call) {
   int64_t blocks = cuda_pieces(q.count, DEQUANT_TURNS * CUDA_THREADS * 8);
   void (*kernel)(quant_args) = dequantize_fast(q);
   if (kernel == NULL) kernel = k_dequantize;
-  kernel<<<(unsigned)blocks, CUDA_THREADS, 0, cuda_stream(context)>>>(q);
+  beside_launch(context, call, kernel, blocks, CUDA_THREADS, q);
   return cuda_launched(context, call);
 }

@@ -321,10 +321,9 @@ static void test_recompute(void) {
   }
 }
 
-/* A profiled run goes call by call, a plain one replays recordings. */
-static void test_recording(void) {
-  NEED_DEVICE();
-  lk_program_options o = program_options(LK_BF16);
+/* A profiled run goes call by call, a plain one replays recordings, in which
+ * runs of small calls overlap. */
+static void check_recording(lk_program_options o) {
   program_run replayed = run_of(back_cuda, o);
   lk_program *p = program_open(back_cuda, o);
   lk_program_machine(p)->profiling = true;
@@ -335,7 +334,25 @@ static void test_recording(void) {
   program_train(back_cuda, p);
   const lk_code *c = &lk_program_machine(p)->code[0];
   CHECK(c->recording[LK_MICRO].made != NULL, "nothing was recorded");
+  int beside = 0;
+  for (int n = 0; n < c->graph->instr_count; n++)
+    beside += c->calls[n].beside;
+  CHECK(beside > 0, "no call runs beside another");
   lk_program_free(p);
+}
+
+static void test_recording(void) {
+  NEED_DEVICE();
+  lk_program_options o = program_options(LK_BF16);
+  check_recording(o);
+  o.fuse = 1;
+  o.fuse_group = 1;
+  check_recording(o);
+  o.weights.format = lk_weight_format_find("nf4r");
+  o.quantize_from = 1001;
+  o.saved_int8 = true;
+  o.recompute = LK_RECOMPUTE_LIGHT;
+  check_recording(o);
 }
 
 /* Asked for ranges, a context goes call by call, to the same bits. */
