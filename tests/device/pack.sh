@@ -12,8 +12,8 @@
 set -eu
 cd "$(dirname "$0")/../.."
 archive=$(realpath -m "$1") arch=${2:-90} text=${3:-}
-tests='test_backends test_backends_model test_backends_e4m3
-  test_backends_program bench_updates'
+tests='test_backends test_backends_beside test_backends_model
+  test_backends_e4m3 test_backends_program bench_updates'
 mkdir -p "$(dirname "$archive")"
 make --no-print-directory GPU_ARCH="$arch" all >&2
 # shellcheck disable=SC2046,SC2086

@@ -66,7 +66,8 @@ export -f sanitize_one
 
 sanitize() { # TOOL: all tests, eight at a time
   local start=$SECONDS
-  for t in test_backends test_backends_model test_backends_e4m3; do
+  for t in test_backends test_backends_beside test_backends_model \
+    test_backends_e4m3; do
     BACK_ONLY=list "build/release/tests/$t" | grep -v coverage |
       xargs -P 8 -I{} bash -c "sanitize_one $1 $t {}"
   done >"$logs/$1.log" 2>&1
@@ -82,8 +83,8 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,temperature.gpu \
 for part in "$@"; do
   case $part in
   tests)
-    for t in test_backends test_backends_model test_backends_e4m3 \
-      test_backends_program; do
+    for t in test_backends test_backends_beside test_backends_model \
+      test_backends_e4m3 test_backends_program; do
       part "$t" 150 "build/release/tests/$t"
       summary "$t"
     done
