@@ -19,6 +19,7 @@ void lk_graph_free(lk_graph *g) {
   free(g->pending);
   free(g->recipes);
   free(g->parameter_gradients);
+  free(g->decoded);
   memset(g, 0, sizeof *g);
 }
 

@@ -101,6 +101,7 @@ typedef struct lk_graph {
     lk_value value;            /* where the gradient of a parameter gathers */
     bool written;              /* something was put there this micro-batch */
   } *parameter_gradients;      /* by parameter, from 1 */
+  lk_value *decoded;           /* likewise, its weight; NULL: when wanted */
 } lk_graph;
 
 #define LK_IN(...) ((const lk_value[LK_MAX_INPUTS]){__VA_ARGS__})

@@ -95,6 +95,7 @@ static lk_status build_training(lk_program *p, lk_error *error) {
                         .fuse_group = p->o.fuse_group};
   LK_TRY(lk_updates_open(&updates, &p->store, error));
   updates.slots = lk_value_of_buffer(g, p->slots);
+  lk_weights_decode(g);
   emit_model(p, g);
   lk_graph_reverse(g, LK_NONE, LK_NONE, lk_updates_final, &updates);
   lk_updates_finish(g, &updates);

@@ -117,6 +117,9 @@ bool lk_is_quantizable(const lk_parameter *parameter, int64_t from);
 /* Give a parameter its buffers under `options`. */
 void lk_weight_declare(lk_store *store, lk_parameter *parameter,
                        const lk_weight_options *options);
+/* Where nothing is made again, and so what is decoded is kept: decode all
+ * weights in a row, before the first layer (many small calls: beside.h). */
+void lk_weights_decode(lk_graph *graph);
 /* The value to multiply with, in the graph's compute dtype (norm weights and
  * biases: f32). */
 lk_value lk_weight_operand(lk_graph *graph, int parameter);

@@ -1,4 +1,5 @@
 /* Weight formats: how a parameter is kept, given to layers and updated. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "run.h"
@@ -73,12 +74,30 @@ static lk_value dequantized(lk_graph *g, const lk_parameter *p) {
   return w;
 }
 
+void lk_weights_decode(lk_graph *g) {
+  int count = lk_store_parameter_count(g->store);
+  if (!lk_graph_ok(g) || g->recompute > LK_RECOMPUTE_NONE || g->e4m3) return;
+  g->decoded = calloc((size_t)count + 1, sizeof *g->decoded);
+  if (g->decoded == NULL) {
+    lk_graph_fail(g, LK_OOM, "no host memory for a program");
+    return;
+  }
+  for (int i = 1; i <= count; i++) {
+    const lk_parameter *p = lk_store_parameter(g->store, i);
+    if (p->format->quantized) g->decoded[i] = dequantized(g, p);
+  }
+}
+
+/* A weight's value as it is multiplied with. */
+static lk_value operand(lk_graph *g, const lk_parameter *p) {
+  if (p->format->quantized)
+    return g->decoded ? g->decoded[p->index] : dequantized(g, p);
+  return part(g, p, p->part[LK_PART_COPY] ? LK_PART_COPY : LK_PART_MASTER);
+}
+
 lk_value lk_weight_operand(lk_graph *g, int index) {
   if (!lk_graph_ok(g)) return LK_NONE;
-  const lk_parameter *p = lk_store_parameter(g->store, index);
-  lk_value w = p->format->quantized ? dequantized(g, p)
-               : p->part[LK_PART_COPY] ? part(g, p, LK_PART_COPY)
-                                       : part(g, p, LK_PART_MASTER);
+  lk_value w = operand(g, lk_store_parameter(g->store, index));
   if (w == LK_NONE) return LK_NONE;
   lk_value_get(g, w)->parameter = index;
   lk_value_get(g, w)->wants = g->training;

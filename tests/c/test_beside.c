@@ -202,6 +202,13 @@ static void check_program(const char *format, int fuse, int64_t accumulate,
                                : LK_OP_muon_momentum;
     CHECK(runs_of(c, momentum) <= calls_of(c, LK_OP_newton_schulz) &&
           calls_of(c, momentum) == 8, "%s: momenta", format);
+    int decoded = calls_of(c, LK_OP_dequantize);
+    if (quantized && r == LK_RECOMPUTE_NONE) /* once each, in a row */
+      CHECK(decoded == 8 && runs_of(c, LK_OP_dequantize) == 1,
+            "%s: %d decoded in %d runs", format, decoded,
+            runs_of(c, LK_OP_dequantize));
+    else
+      CHECK(decoded == 0 || decoded > 8, "%s: %d decoded", format, decoded);
     lk_program_free(p);
   }
 }
