@@ -10,7 +10,8 @@
 #     bench      experiments/bench.lua with $BENCH: ours beside PyTorch
 #     raw        tests/device/bench.lua with $BENCH: ours alone, one process
 #     products   products.cu: the library's products one by one, built here
-#     sustained  sustained.cu: its algorithms at the power limit, $WIDTHS
+#     sustained  sustained.cu: its algorithms at the power limit, $WIDTHS (with
+#                "all" before: also those that it does not offer)
 #     updates    tests/c/bench_updates.c: updates of a model's matrices
 #     attention  test_attention.cu: against double, then timed
 #     square     test_square.cu, on compute capability 9.0: the same
@@ -113,7 +114,8 @@ for part in "$@"; do
     ;;
   sustained)
     # shellcheck disable=SC2086
-    nvcc -O2 -o build/sustained tests/device/sustained.cu -lcublasLt -ldl &&
+    nvcc -std=c++17 -O2 -o build/sustained tests/device/sustained.cu \
+      -lcublasLt -ldl &&
       part sustained "${LIMIT:-120}" build/sustained 120 ${WIDTHS:-1024 1280}
     cat "$logs/sustained.log"
     ;;

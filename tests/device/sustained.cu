@@ -1,12 +1,17 @@
 /* Every algorithm that cuBLASLt offers for the products of a model of some
  * width, 96×512 tokens: run once, and back to back until the device is at its
- * limit. Prints TFLOP/s, clocks and watts. Built by hand:
+ * limit. Prints TFLOP/s, clocks and watts. With "all" also the best of what it
+ * takes but does not offer: other tiles, options, clusters; some four seconds a
+ * product. Built by hand:
  *
- *   nvcc -O2 -o sustained sustained.cu -lcublasLt -ldl
- *   ./sustained MILLISECONDS WIDTH… */
+ *   nvcc -std=c++17 -O2 -o sustained sustained.cu -lcublasLt -ldl
+ *   ./sustained MILLISECONDS [all] WIDTH… */
+#include <algorithm>
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 #include <dlfcn.h>
+#include <string.h>
+#include <vector>
 
 #include "lt.cuh"
 
@@ -15,7 +20,9 @@ enum { CANDIDATES = 10, SM_CLOCK = 1, ROWS = 96 * 512, VOCAB = 49152 };
 static cublasLtHandle_t library;
 static char *a, *b, *d, *workspace;
 static const size_t WORKSPACE = (size_t)32 << 20;
+static const float HEAT = 250; /* ms before the first candidate of a product */
 static cudaEvent_t start, stop;
+static bool beyond; /* what the library does not offer, too */
 
 /* --- the device's management library ------------------------------------- */
 
@@ -73,19 +80,121 @@ static float milliseconds(const product *p,
   return ms / (float)runs;
 }
 
-static void candidate(const product *p, const cublasLtMatmulAlgo_t *algorithm,
-                      int index, double flop, float ms) {
+static int attribute(const cublasLtMatmulAlgo_t *algorithm,
+                     cublasLtMatmulAlgoConfigAttributes_t which, int bytes) {
+  int value = 0;
+  size_t size;
+  cublasLtMatmulAlgoConfigGetAttribute(algorithm, which, &value,
+                                       (size_t)bytes, &size);
+  return value;
+}
+
+static int option_of(const cublasLtMatmulAlgo_t *algorithm) {
+  return attribute(algorithm, CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, 4);
+}
+
+/* Back to back for `ms`, the first half to settle. */
+static void sustain(const product *p, const cublasLtMatmulAlgo_t *algorithm,
+                    const char *from, double flop, float one, float ms) {
   unsigned clock = 0, watts = 0;
-  if (run(p, algorithm) != 0) return;
-  OK(cudaDeviceSynchronize());
-  float one = milliseconds(p, algorithm, 1);
   int runs = (int)(ms / 2 / one) + 1;
-  for (int i = 0; i < runs; i++) OK(run(p, algorithm)); /* to settle */
+  for (int i = 0; i < runs; i++) OK(run(p, algorithm));
   float many = milliseconds(p, algorithm, runs);
   clock_info(device, SM_CLOCK, &clock);
   power_usage(device, &watts);
-  printf("  %d: one %5.0f  sustained %5.0f TFLOP/s  %4u MHz %3.0f W\n", index,
+  printf("  %s tile %d parts %d option %d cluster %d: one %5.0f  sustained "
+         "%5.0f TFLOP/s  %4u MHz %3.0f W\n", from,
+         attribute(algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, 4),
+         attribute(algorithm, CUBLASLT_ALGO_CONFIG_SPLITK_NUM, 4),
+         option_of(algorithm),
+         attribute(algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, 2),
          flop / one, flop / many, clock, watts / 1e3);
+}
+
+/* --- what the library does not offer -------------------------------------- */
+
+typedef struct timed {
+  cublasLtMatmulAlgo_t algorithm;
+  float one;
+} timed;
+
+static bool sooner(const timed &x, const timed &y) { return x.one < y.one; }
+
+/* `algorithm` by another tile, option and cluster, if the library takes it. */
+static void add_variant(const product *p, cublasLtMatmulAlgo_t algorithm,
+                        int tile, int option, int cluster,
+                        std::vector<timed> *list) {
+  int whole = 1, scheme = CUBLASLT_REDUCTION_SCHEME_NONE;
+  uint16_t shape = (uint16_t)cluster;
+  cublasLtMatmulHeuristicResult_t result;
+  const struct {
+    cublasLtMatmulAlgoConfigAttributes_t which;
+    const void *value;
+    size_t size;
+  } set[] = {{CUBLASLT_ALGO_CONFIG_SPLITK_NUM, &whole, 4},
+             {CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme, 4},
+             {CUBLASLT_ALGO_CONFIG_TILE_ID, &tile, 4},
+             {CUBLASLT_ALGO_CONFIG_CUSTOM_OPTION, &option, 4},
+             {CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &shape, 2}};
+  for (const auto &s : set)
+    cublasLtMatmulAlgoConfigSetAttribute(&algorithm, s.which, s.value, s.size);
+  memset(&result, 0, sizeof result);
+  if (cublasLtMatmulAlgoCheck(library, p->what, p->lb, p->la, p->ld, p->ld,
+                              &algorithm, &result) != CUBLAS_STATUS_SUCCESS ||
+      result.workspaceSize > WORKSPACE || run(p, &algorithm) != 0)
+    return;
+  list->push_back({algorithm, milliseconds(p, &algorithm, 1)});
+}
+
+/* Every tile by the option of `base`, in two clusters; then the best tiles by
+ * every option, in four clusters: the four soonest of each option. */
+static std::vector<timed> variants(const product *p,
+                                   const cublasLtMatmulAlgo_t &base) {
+  enum { TILES = 1024, BEST = 20, OF_OPTION = 4 };
+  static int tile[TILES];
+  std::vector<timed> all, best, kept;
+  int options = 0, taken[256] = {0};
+  size_t size = 0, unused;
+  cublasLtMatmulAlgoCapGetAttribute(&base, CUBLASLT_ALGO_CAP_TILE_IDS, tile,
+                                    sizeof tile, &size);
+  cublasLtMatmulAlgoCapGetAttribute(&base,
+                                    CUBLASLT_ALGO_CAP_CUSTOM_OPTION_MAX,
+                                    &options, sizeof options, &unused);
+  for (size_t i = 0; i < size / sizeof *tile; i++)
+    for (int cluster : {CUBLASLT_CLUSTER_SHAPE_2x1x1,
+                        CUBLASLT_CLUSTER_SHAPE_1x2x1})
+      add_variant(p, base, tile[i], option_of(&base), cluster, &all);
+  std::sort(all.begin(), all.end(), sooner);
+  for (size_t i = 0; i < all.size() && i < BEST; i++)
+    for (int option = 0; option <= options; option++)
+      for (int cluster :
+           {CUBLASLT_CLUSTER_SHAPE_1x1x1, CUBLASLT_CLUSTER_SHAPE_2x1x1,
+            CUBLASLT_CLUSTER_SHAPE_1x2x1, CUBLASLT_CLUSTER_SHAPE_2x2x1})
+        add_variant(p, base,
+                    attribute(&all[i].algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID,
+                              4),
+                    option, cluster, &best);
+  std::sort(best.begin(), best.end(), sooner);
+  for (const timed &t : best)
+    if (taken[option_of(&t.algorithm) & 255]++ < OF_OPTION) kept.push_back(t);
+  return kept;
+}
+
+/* All candidates of a product, on a device that is hot before the first. */
+static void candidates(const product *p,
+                       const cublasLtMatmulHeuristicResult_t *found, int count,
+                       double flop, float ms) {
+  std::vector<timed> more;
+  if (beyond && count > 0) more = variants(p, found[0].algo);
+  for (int i = 0; i < count; i++) {
+    if (run(p, &found[i].algo) != 0) continue;
+    OK(cudaDeviceSynchronize());
+    float one = milliseconds(p, &found[i].algo, 1);
+    for (int n = 0; i == 0 && n * one < HEAT; n++) OK(run(p, &found[0].algo));
+    sustain(p, &found[i].algo, "offered", flop, one, ms);
+  }
+  for (const timed &t : more)
+    sustain(p, &t.algorithm, "variant", flop, t.one, ms);
 }
 
 /* `wide`: added to f32, as a weight's gradient is. */
@@ -112,9 +221,7 @@ static void shape(const char *name, int64_t m, int64_t n, int64_t k, bool ta,
                                  preference, CANDIDATES, found, &count);
   printf("%-8s %6lld %6lld %6lld\n", name, (long long)m, (long long)n,
          (long long)k);
-  for (int i = 0; i < count; i++)
-    candidate(&p, &found[i].algo, i, 2e-9 * (double)m * (double)n * (double)k,
-              ms);
+  candidates(&p, found, count, 2e-9 * (double)m * (double)n * (double)k, ms);
   fflush(stdout);
 }
 
@@ -155,7 +262,10 @@ int main(int argc, char **argv) {
   OK(cudaMemset(d, 0, bytes));
   OK(cudaDeviceSynchronize());
   printf("to warm up\n");
-  shape("up", ROWS, 5120, 1280, false, false, false, 1000);
-  for (int i = 2; i < argc; i++) model(atoi(argv[i]), ms);
+  shape("up", ROWS, 5120, 1280, false, false, false, 300);
+  for (int i = 2; i < argc; i++) {
+    if (strcmp(argv[i], "all") == 0) beyond = true;
+    else model(atoi(argv[i]), ms);
+  }
   return 0;
 }
