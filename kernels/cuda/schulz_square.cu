@@ -204,11 +204,12 @@ static cudaError_t launch(const work &k, const maps &with, int64_t pairs,
 }
 
 /* Rows must be multiples of 16 bytes. On an H200 (132 processors) the library's
- * whole squares are sooner up to 768, and at 1024 where matrices are few: the
- * table is in NOTES.md. */
+ * whole squares are sooner up to 512, and up to 1024 where matrices are few; at
+ * 768 they take a little less time each, but twice the work, which a step at
+ * the power limit feels: the table is in NOTES.md. */
 bool schulz_square_fits(const cuda_state *s, lk_dtype dtype, int64_t side,
                         int64_t pitch, int64_t count) {
-  const bool sooner = side >= 1280 || (side >= 1024 && count >= 8);
+  const bool sooner = side >= 1280 || (side >= 768 && count >= 8);
   return s->hopper && dtype == LK_F16 && sooner && side % 8 == 0 &&
          pitch % 8 == 0 && side * count < INT32_MAX / side;
 }
