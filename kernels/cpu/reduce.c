@@ -95,7 +95,7 @@ static void reduce_sum(lk_context *context, const float *x, float *y,
                        double *partial, int64_t outer, int64_t n,
                        int64_t inner, double scale) {
   reduce_state s = {x, y, partial, outer, n, inner,
-                    cpu_pieces(n, LK_SUM_PIECE),
+                    lk_sum_pieces(n),
                     cpu_pieces(inner, REDUCE_COLUMNS), scale};
   if (inner == 1 && s.pieces == 1) {
     int64_t group = cpu_larger(1, REDUCE_PART / n);
@@ -294,9 +294,8 @@ static lk_status cpu_sum_to(lk_context *context, const lk_call *call) {
     memcpy(y, x, (size_t)lk_tensor_bytes(&call->out[0]));
     return LK_OK;
   }
-  int64_t room = (lk_scratch_sum_to(context->profile, call) - 8 *
-                  cpu_pieces(lk_tensor_count(&call->in[0]), LK_SUM_PIECE)) /
-                 16;
+  int64_t room = (lk_scratch_sum_to(context->profile, call) -
+                  8 * lk_sum_pieces(lk_tensor_count(&call->in[0]))) / 16;
   buffer[1] = buffer[0] + room;
   double *partial = (double *)(void *)(buffer[1] + room);
   for (int turn = 0; at >= 0; turn ^= 1) {

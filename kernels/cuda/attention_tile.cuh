@@ -13,6 +13,7 @@
 
 #include "attention.cuh"
 #include "draws.cuh"
+#include "matrices.cuh"
 
 /* --- arithmetic ----------------------------------------------------------- */
 
@@ -164,21 +165,6 @@ template <int D>
 __device__ __forceinline__ uint32_t fragment_at(uint32_t lane, int row,
                                                 int column) {
   return (lane ^ (uint32_t)column * 2) + (uint32_t)(row * D * 2);
-}
-
-__device__ __forceinline__ void ldmatrix4(uint32_t f[4], uint32_t at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
-               : "r"(at)
-               : "memory");
-}
-
-__device__ __forceinline__ void ldmatrix4_t(uint32_t f[4], uint32_t at) {
-  asm volatile(
-      "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
-      : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
-      : "r"(at)
-      : "memory");
 }
 
 /* Write a warp's accumulators c [16, D] · factor to rows [0, 16) of a head at

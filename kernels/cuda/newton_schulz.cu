@@ -145,6 +145,15 @@ static lk_status schulz_own(lk_context *context, const schulz *s,
                     "newton_schulz: square");
 }
 
+/* d = alpha · a b + beta · c of symmetric matrices, as that kernel has it. */
+static schulz_product own_square(const schulz *s, float alpha, const char *a,
+                                 const char *b, float beta, const char *c,
+                                 char *d) {
+  schulz_product p = {a, b, c, d, NULL, s->side, s->side, s->side,
+                      s->side * s->side, alpha, beta, 0, false};
+  return p;
+}
+
 /* d = alpha · a b + beta · c of symmetric matrices that commute. b is not taken
  * as its own transpose: b and c must have the same rounding errors. Our own
  * kernel does take it so, and makes all squares symmetric to the bit. */
@@ -152,8 +161,7 @@ static lk_status schulz_square(lk_context *context, const schulz *s,
                                float alpha, const char *a, const char *b,
                                float beta, const char *c, char *d) {
   if (s->own) {
-    schulz_product p = {a, b, c, d, NULL, s->side, s->side, s->side,
-                        s->side * s->side, alpha, beta, 0, false};
+    schulz_product p = own_square(s, alpha, a, b, beta, c, d);
     return schulz_own(context, s, &p);
   }
   gemm g = gemm_dense(s->dtype, s->dtype, false, false, s->side, s->side,
@@ -214,9 +222,9 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
 static lk_status schulz_first(lk_context *context, const schulz *s,
                               const char *g, char *p, char *q) {
   if (s->own) {
-    schulz_product product = {g, g, g, p, q, s->side, s->side, s->side,
-                              s->side * s->side, SCHULZ_C, SCHULZ_B,
-                              SCHULZ_A, false};
+    schulz_product product = own_square(s, SCHULZ_C, g, g, SCHULZ_B, g, p);
+    product.shifted = q;
+    product.shift = SCHULZ_A;
     return schulz_own(context, s, &product);
   }
   LK_TRY(schulz_square(context, s, SCHULZ_C, g, g, SCHULZ_B, g, p));

@@ -76,7 +76,7 @@ static __global__ void __launch_bounds__(CUDA_THREADS)
 static void reduce_sum(lk_context *context, view x, view y, double *partial,
                        split s, double scale) {
   cudaStream_t stream = cuda_stream(context);
-  int64_t pieces = cuda_pieces(s.n, LK_SUM_PIECE);
+  int64_t pieces = lk_sum_pieces(s.n);
   int64_t cells = s.outer * pieces * s.inner;
   if (s.inner == 1 && pieces == 1) {
     k_sum_rows<<<(unsigned)cuda_pieces(s.outer, CUDA_THREADS / 32),
@@ -228,8 +228,7 @@ lk_status cuda_sum_to(lk_context *context, const lk_call *call) {
     return context->backend->copy(context, y.data, x.data,
                                   lk_tensor_bytes(&call->in[0]));
   int64_t room = (lk_scratch_sum_to(context->profile, call) -
-                  8 * cuda_pieces(lk_tensor_count(&call->in[0]),
-                                  LK_SUM_PIECE)) / 16;
+                  8 * lk_sum_pieces(lk_tensor_count(&call->in[0]))) / 16;
   float *buffer = (float *)call->scratch;
   double *partial = (double *)(void *)(buffer + 2 * room);
   for (int turn = 0; at >= 0; turn ^= 1) {

@@ -3,6 +3,7 @@
 #ifndef LK_CUDA_SCHULZ_SUMS_CUH
 #define LK_CUDA_SCHULZ_SUMS_CUH
 
+#include "matrices.cuh"
 #include "schulz_tiles.cuh"
 
 namespace square {
@@ -78,7 +79,7 @@ scale_box(const work &k, const float (&sum)[128], int box, uint32_t c,
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     uint32_t word[4] = {0, 0, 0, 0};
-    if (k.beta != 0) matrices_load(word, lane.lying(c, i));
+    if (k.beta != 0) ldmatrix4(word, lane.lying(c, i));
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const int at = 32 * box + 8 * i + 2 * j;
@@ -105,12 +106,12 @@ mirror_box(uint32_t box, int group, const lane_rows &lane, uint32_t v[16]) {
   barrier_among(1 + group, 128);
 #pragma unroll
   for (int i = 0; i < 4; i++)
-    matrices_store_turned(v + 4 * i, lane.turned(box, i));
+    stmatrix4_t(v + 4 * i, lane.turned(box, i));
   barrier_among(1 + group, 128);
 #pragma unroll
   for (int i = 0; i < 4; i++) {
     uint32_t image[4];
-    matrices_load(image, lane.lying(box, i));
+    ldmatrix4(image, lane.lying(box, i));
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       const int above = word_column(4 * i + j) - word_row(lane, 4 * i + j);
@@ -158,7 +159,7 @@ leave_tile(const work &k, const memory &m, int group, int kept, int diagonal,
     if (b == diagonal) mirror_box(box, group, lane, v[b]);
 #pragma unroll
     for (int i = 0; i < 4; i++)
-      matrices_store(v[b] + 4 * i, lane.lying(box, i));
+      stmatrix4(v[b] + 4 * i, lane.lying(box, i));
   }
   made(m, group);
   barrier_wait(m.barrier(TAKEN + group), phase);
@@ -169,8 +170,8 @@ leave_tile(const work &k, const memory &m, int group, int kept, int diagonal,
     if (b == diagonal) shift_box(k.shift, lane, v[b]);
 #pragma unroll
     for (int i = 0; i < 4; i++)
-      if (b == diagonal) matrices_store(v[b] + 4 * i, lane.lying(box, i));
-      else matrices_store_turned(v[b] + 4 * i, lane.turned(box, i));
+      if (b == diagonal) stmatrix4(v[b] + 4 * i, lane.lying(box, i));
+      else stmatrix4_t(v[b] + 4 * i, lane.turned(box, i));
   }
   made(m, group);
 }

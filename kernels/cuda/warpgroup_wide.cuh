@@ -1,6 +1,6 @@
 /* Hopper's wide products (PTX ISA: wgmma; sm_90a): 64 rows times 128 or 256
- * columns in f16, and what takes their sums to shared memory. Operands and
- * accumulators are those of warpgroup.cuh, sum c[4n + 2r + e] of a lane. */
+ * columns in f16. Operands and accumulators are those of warpgroup.cuh, sum
+ * c[4n + 2r + e] of a lane. */
 #ifndef LK_CUDA_WARPGROUP_WIDE_CUH
 #define LK_CUDA_WARPGROUP_WIDE_CUH
 
@@ -67,34 +67,6 @@ static __device__ __forceinline__ void wide_product(float (&c)[128],
 static __device__ __forceinline__ void wide_result(float (&c)[128]) {
 #pragma unroll
   for (int i = 0; i < 128; i++) asm volatile("" : "+f"(c[i])::"memory");
-}
-
-/* --- four 8 x 8 matrices of 16 bits --------------------------------------- */
-
-/* A lane's pairs of them, as accumulators lie; lane 8·i + j says where row j of
- * matrix i is. */
-static __device__ __forceinline__ void matrices_load(uint32_t f[4],
-                                                     uint32_t at) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
-               : "=r"(f[0]), "=r"(f[1]), "=r"(f[2]), "=r"(f[3])
-               : "r"(at)
-               : "memory");
-}
-
-static __device__ __forceinline__ void matrices_store(const uint32_t f[4],
-                                                      uint32_t at) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%4], {%0,%1,%2,%3};"
-               ::"r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(at)
-               : "memory");
-}
-
-/* Transposed: the row that a lane says becomes a column. */
-static __device__ __forceinline__ void
-matrices_store_turned(const uint32_t f[4], uint32_t at) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%4], "
-               "{%0,%1,%2,%3};"
-               ::"r"(f[0]), "r"(f[1]), "r"(f[2]), "r"(f[3]), "r"(at)
-               : "memory");
 }
 
 #endif
